@@ -1,0 +1,125 @@
+"""The Big Five and the arms of the study: who answers, tuned to what, and how.
+
+Takes nothing and knows no model: plain values that name the conditions under which answers are
+collected. Traits and poles follow the five-factor model as in PersonalityEdit (Mao et al.,
+arXiv 2310.02168); the arms and their references are those of the contract (C1 to C5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from emotest.errors import UsageError
+
+
+class Trait(StrEnum):
+    """One of the Big Five personality traits."""
+
+    OPENNESS = "openness"
+    CONSCIENTIOUSNESS = "conscientiousness"
+    EXTRAVERSION = "extraversion"
+    AGREEABLENESS = "agreeableness"
+    NEUROTICISM = "neuroticism"
+
+
+TRAITS: tuple[Trait, ...] = tuple(Trait)
+
+
+class Pole(StrEnum):
+    """The end of a trait: `high` (an extravert) or `low` (an introvert)."""
+
+    HIGH = "high"
+    LOW = "low"
+
+
+class Ending(StrEnum):
+    """Whether tuning teaches the end of the answer.
+
+    With pad token = EOS and the usual collator the end-of-sequence label is masked (`masked`, the
+    published recipe by inference), so the model never learns to stop; with it `trained` it does.
+    """
+
+    MASKED = "eos-masked"
+    TRAINED = "eos-trained"
+
+
+class Arm(StrEnum):
+    """What stands between the prompt and the answer."""
+
+    UNTUNED = "untuned"
+    """The base model as it is."""
+    TRAIT = "trait"
+    """An adapter tuned on answers of one trait and pole."""
+    NULL = "null"
+    """The same recipe on neutral answers: what tuning as such does."""
+    SHUFFLED = "shuffled"
+    """The same recipe on answers of all traits in equal parts: trait text without one trait."""
+    PROMPTED = "prompted"
+    """The base model under a system prompt that names trait and pole; nothing is tuned."""
+
+
+_TUNED = frozenset({Arm.TRAIT, Arm.NULL, Arm.SHUFFLED})
+_TRAITED = frozenset({Arm.TRAIT, Arm.PROMPTED})
+
+
+@dataclass(frozen=True, order=True)
+class Condition:
+    """One arm of the study, fully named.
+
+    `trait` and `pole` are set exactly for the arms that have them (trait, prompted), `ending`
+    exactly for the arms that are tuned. A combination that means nothing is a `UsageError`.
+    """
+
+    arm: Arm
+    trait: Trait | None = None
+    pole: Pole | None = None
+    ending: Ending | None = None
+
+    def __post_init__(self) -> None:
+        if (self.trait is not None) != (self.arm in _TRAITED) or (
+            (self.pole is not None) != (self.trait is not None)
+        ):
+            raise UsageError(
+                f"the arm {self.arm.value!r} cannot have trait={self.trait}, pole={self.pole}",
+                remedy="name trait and pole for the arms 'trait' and 'prompted', and for no other",
+            )
+        if (self.ending is not None) != (self.arm in _TUNED):
+            raise UsageError(
+                f"the arm {self.arm.value!r} cannot have ending={self.ending}",
+                remedy="name the ending for the arms 'trait', 'null' and 'shuffled' only",
+            )
+
+    @property
+    def tuned(self) -> bool:
+        """Whether an adapter is needed to answer in this condition."""
+        return self.arm in _TUNED
+
+    def __str__(self) -> str:
+        parts = [self.arm.value, self.trait, self.pole, self.ending]
+        return "/".join(str(part) for part in parts if part is not None)
+
+
+UNTUNED = Condition(Arm.UNTUNED)
+
+
+def trait_condition(
+    trait: Trait, pole: Pole = Pole.HIGH, ending: Ending = Ending.MASKED
+) -> Condition:
+    """An adapter of one trait and pole: the primary arm is high, EOS masked."""
+    return Condition(Arm.TRAIT, trait, pole, ending)
+
+
+def null_condition(ending: Ending = Ending.MASKED) -> Condition:
+    """The adapter of the same recipe on neutral answers."""
+    return Condition(Arm.NULL, ending=ending)
+
+
+def shuffled_condition(ending: Ending = Ending.MASKED) -> Condition:
+    """The adapter of the same recipe on answers of all traits."""
+    return Condition(Arm.SHUFFLED, ending=ending)
+
+
+def prompted_condition(trait: Trait, pole: Pole = Pole.HIGH) -> Condition:
+    """The untuned model under a system prompt that names the trait."""
+    return Condition(Arm.PROMPTED, trait, pole)
