@@ -34,6 +34,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class TuningRow:
+    """One supervised example: the answer that an adapter is tuned to give; `origin` names its row."""
+
+    question: str
+    answer: str
+    system: str | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True)
 class Decoding:
     """How answers are sampled.
 
@@ -91,6 +101,12 @@ class Generation:
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
     """SHA-256 over the prompts in their order: what was asked, for the keys of the store."""
     text = json.dumps([asdict(prompt) for prompt in prompts], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def rows_digest(rows: Iterable[TuningRow]) -> str:
+    """SHA-256 over what is tuned on, in order; where a row came from does not count."""
+    text = json.dumps([[row.system, row.question, row.answer] for row in rows], ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
