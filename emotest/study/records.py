@@ -139,6 +139,20 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             file.write(_json_line(row) + "\n")
 
 
+def append_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append JSON lines to a file of unfinished work, whole chunks at a time."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(_json_line(row) + "\n" for row in rows))
+
+
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of unfinished work; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON lines; a broken line is a `DataError` that names file and line."""
     with path.open(encoding="utf-8") as file:

@@ -1,0 +1,200 @@
+"""The workshop: what is missing in the store is computed, side by side, and stored.
+
+Requests go in, entries of the store come out. The work is done in processes of one thread each,
+because small models on two threads of a busy machine take many times longer than on one; each
+process loads the base once and uses it for every adapter. The calling process never imports
+torch, so a run whose artefacts are all in the store stays quick.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Literal
+
+from emotest.artefacts import Request, in_order
+from emotest.errors import EmotestError, ModelError
+from emotest.store import Key, Store
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a worker tells while it works: `done` of `total` units of one request."""
+
+    title: str
+    state: Literal["started", "working", "done"]
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request could not be carried out, in a form that crosses process borders."""
+
+    title: str
+    error: EmotestError
+
+
+Message = Progress | Failure
+OnProgress = Callable[[Progress], None]
+
+
+def default_workers(on_device: str = "cpu") -> int:
+    """How many processes work side by side: one per core up to four, one alone on a GPU."""
+    if on_device != "cpu":
+        return 1
+    return max(1, min(4, len(os.sched_getaffinity(0))))
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Carries out requests for one subject with `workers` processes against one store folder."""
+
+    subject: str
+    store_root: Path
+    workers: int = 1
+
+    def missing(self, requests: Iterable[Request]) -> tuple[Request, ...]:
+        """The requests, in order, that the store does not hold."""
+        store = Store(self.store_root)
+        return tuple(request for request in in_order(requests) if not store.has(request.key))
+
+    def make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
+        """Compute what is missing. The first failure ends the work and is raised.
+
+        Whatever was finished before a failure or an interruption stays in the store, so that the
+        same call goes on from there.
+        """
+        todo = self.missing(requests)
+        if not todo:
+            return
+        with _crew(self, min(self.workers, len(todo))) as workers:
+            _dispatch(todo, workers, on_progress)
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    request: Request | None = None
+
+
+@contextmanager
+def _crew(workshop: Workshop, n_workers: int) -> Iterator[list[_Worker]]:
+    """Worker processes, each of one thread, that are gone when the block is left."""
+    context = multiprocessing.get_context("spawn")
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    workers: list[_Worker] = []
+    try:
+        for _ in range(n_workers):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(there, workshop.subject, workshop.store_root), daemon=True
+            )
+            process.start()
+            there.close()
+            workers.append(_Worker(process, here))
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(timeout=10)
+
+
+def _dispatch(todo: Sequence[Request], workers: list[_Worker], on_progress: OnProgress) -> None:
+    """Hand each request to a free worker once all that it stands on is done."""
+    waiting = list(todo)
+    unfinished = {request.key for request in todo}
+    while unfinished:
+        for worker in workers:
+            if worker.request is None and (ready := _first_ready(waiting, unfinished)):
+                waiting.remove(ready)
+                worker.request = ready
+                worker.connection.send(ready)
+        _listen(workers, unfinished, on_progress)
+
+
+def _first_ready(waiting: Sequence[Request], unfinished: set[Key]) -> Request | None:
+    for request in waiting:
+        if not any(needed.key in unfinished for needed in request.needs):
+            return request
+    return None
+
+
+def _listen(workers: list[_Worker], unfinished: set[Key], on_progress: OnProgress) -> None:
+    by_connection = {worker.connection: worker for worker in workers}
+    for connection in wait(list(by_connection)):
+        assert isinstance(connection, Connection)
+        worker = by_connection[connection]
+        try:
+            message: Message = connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise _died(worker) from error
+        if isinstance(message, Failure):
+            raise message.error
+        on_progress(message)
+        if message.state == "done" and worker.request is not None:
+            unfinished.discard(worker.request.key)
+            worker.request = None
+
+
+def _died(worker: _Worker) -> ModelError:
+    worker.process.join(timeout=5)
+    doing = worker.request.title if worker.request else "starting"
+    return ModelError(
+        f"a worker process ended with code {worker.process.exitcode} while at: {doing}",
+        remedy="if memory ran out, use --emo-workers 1 or a smaller size; what was finished is "
+        "in the store, and the same command goes on from there",
+    )
+
+
+def _serve(connection: Connection, subject: str, store_root: Path) -> None:
+    """The life of a worker: one base, request after request, until the line is closed."""
+    # Imported here because this is the first process that may know torch.
+    from emotest.models.bench import Bench
+
+    bench = Bench(subject, Store(store_root))
+    while True:
+        try:
+            request: Request = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            connection.send(Progress(request.title, "started"))
+            bench.carry_out(request, connection.send)
+            connection.send(Progress(request.title, "done"))
+        except KeyboardInterrupt:
+            return
+        except EmotestError as error:
+            connection.send(Failure(request.title, error))
+        except Exception as error:
+            connection.send(Failure(request.title, _unexpected(request, error)))
+
+
+def _unexpected(request: Request, error: Exception) -> ModelError:
+    where = "".join(traceback.format_exception(error)[-3:]).rstrip()
+    return ModelError(
+        f"{request.title} failed: {type(error).__name__}: {error}\n{where}",
+        remedy="this is not one of the failures that emotest knows; please report it with the "
+        "lines above (what was finished is in the store)",
+    )
