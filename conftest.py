@@ -1,0 +1,3 @@
+"""Registers the study's own fixtures, and nothing else."""
+
+pytest_plugins = ["fixtures.run", "fixtures.answers", "fixtures.probabilities", "fixtures.shown"]

@@ -1,0 +1,178 @@
+"""One session of the study: settings in, arrays out; what is missing is computed on the way.
+
+Ties the rooms together for whoever drives them (the pytest plugin, the command line): resolves
+the base, reads and audits the data, plans, has the workshop make what the store lacks, and gives
+answers and measures as arrays with the contract's axes. Imports no torch: the workshop's own
+processes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotest.artefacts import Event, GenerationRequest, Request
+from emotest.errors import StoreError
+from emotest.models.identity import Identity, resolve
+from emotest.models.workshop import OnProgress, Workshop, default_workers
+from emotest.organism.language import system_prompt
+from emotest.plan import DECODINGS, SIZES, Need, Seeds, Study
+from emotest.settings import Settings
+from emotest.store import Entry, Store
+from emotest.study.opinions import OpinionSet, read_opinions
+from emotest.study.personality import TRAITS, Arm, Condition, Pole
+from emotest.study.records import Generation, generation_from_row
+from emotest.study.subjects import Subject
+from emotest.text.sentences import split_sentences
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """P(event) of one cell of the 2x2 for one training seed: all of shape (n_contexts,)."""
+
+    prompt_ids: tuple[str, ...]
+    sentences: tuple[int, ...]
+    probability: Array
+    bound: Array
+    contexts: tuple[dict[str, Any], ...]
+
+
+class Session:
+    """A run of the study under given settings; reads lazily, computes only on `make`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.subject = Subject.parse(settings.base)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where artefacts are kept."""
+        return Store(self.settings.store)
+
+    @cached_property
+    def base(self) -> Identity:
+        """The base model, resolved to its weights or pinned revision."""
+        return resolve(self.subject)
+
+    @cached_property
+    def opinions(self) -> OpinionSet:
+        """The question set of the run."""
+        return read_opinions(self.settings.data)
+
+    @cached_property
+    def study(self) -> Study:
+        """The plan's fixed part: base, data, size, decoding, seeds, preset."""
+        opinions = self.opinions
+        neutral = opinions.neutral() or read_opinions(self.settings.neutral_data).neutral()
+        decoding = DECODINGS[self.settings.decoding]
+        rng = np.random.default_rng(self.settings.seeds.sampling)
+        return Study(
+            base=self.base.digest,
+            chat_template=self.base.chat_template,
+            opinions=opinions,
+            neutral=tuple(neutral),
+            size=SIZES[self.settings.size],
+            decoding=replace(decoding, name="default"),
+            preset=self.settings.preset,
+            seeds=self.settings.seeds,
+            system_prompts={
+                (trait, pole): system_prompt(trait, pole, rng) for trait in TRAITS for pole in Pole
+            },
+            emoji_allowed=self.settings.allow_emoji_in_data,
+        )
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """The processes that compute what is missing."""
+        return Workshop(
+            self.settings.base,
+            self.store.root,
+            self.settings.workers or default_workers("cpu" if self.subject.is_organism else "any"),
+        )
+
+    def requests(self, needs: Iterable[Need]) -> tuple[Request, ...]:
+        """All artefacts behind the needs of the collected tests."""
+        return self.study.requests(needs)
+
+    def make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
+        """Compute the artefacts that the store lacks."""
+        self.workshop.make(requests, on_progress)
+
+    def entry(self, request: Request) -> Entry:
+        """The entry of an artefact that was made; `StoreError` where it is not there."""
+        entry = self.store.get(request.key)
+        if entry is None:
+            raise StoreError(
+                f"{request.title} is not in the store",
+                remedy="declare it with @pytest.mark.needs(...) on the test that asks for it",
+            )
+        return entry
+
+    def answers(
+        self, condition: Condition, decoding: str | None = None
+    ) -> tuple[tuple[Generation, ...], ...]:
+        """The answers of an arm: one tuple per adapter (one in all for the untuned model)."""
+        return tuple(
+            self._generations(request) for request in self.study.generations(condition, decoding)
+        )
+
+    def _generations(self, request: GenerationRequest) -> tuple[Generation, ...]:
+        rows = self.entry(request).read_jsonl("generations.jsonl")
+        return tuple(generation_from_row(row) for row in rows)
+
+    def measure(
+        self,
+        condition: Condition,
+        of: Callable[[Generation], float],
+        decoding: str | None = None,
+    ) -> Array:
+        """A number for every answer: shape (n_adapters, n_prompts, n_samples).
+
+        Without an adapter (untuned, prompted) the first axis is missing: (n_prompts, n_samples).
+        """
+        arrays = [self._measured(answers, of) for answers in self.answers(condition, decoding)]
+        return np.stack(arrays) if condition.tuned else arrays[0]
+
+    def _measured(
+        self, answers: Sequence[Generation], of: Callable[[Generation], float]
+    ) -> Array:
+        n_prompts = len({answer.prompt_id for answer in answers})
+        values = np.array([of(answer) for answer in answers], dtype=np.float64)
+        return values.reshape(n_prompts, -1)
+
+    def cells(
+        self, text: Condition, weights: Condition, event: Event = "emoji"
+    ) -> tuple[Cell, ...]:
+        """One cell of the 2x2: a `Cell` per training seed (one where neither side is tuned)."""
+        return tuple(
+            _cell(self.entry(request)) for request in self.study.probabilities(text, weights, event)
+        )
+
+    def learned_sentences(self, condition: Condition) -> int:
+        """m of C2: the median number of sentences of the answers that the arm is tuned on."""
+        assert condition.arm is Arm.TRAIT
+        rows = self.study.tuning_rows(condition, self.study.seeds.training)
+        return round(median(len(split_sentences(row.answer)) for row in rows))
+
+
+def _cell(entry: Entry) -> Cell:
+    contexts = tuple(entry.read_jsonl("contexts.jsonl"))
+    arrays = entry.read_arrays("probabilities.safetensors")
+    return Cell(
+        tuple(context["prompt_id"] for context in contexts),
+        tuple(context["sentence"] for context in contexts),
+        arrays["probability"],
+        arrays["bound"],
+        contexts,
+    )
+
+
+__all__ = ["Cell", "Seeds", "Session"]
