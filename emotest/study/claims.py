@@ -114,6 +114,15 @@ STATEMENTS: Mapping[str, Statement] = _statements(
         "prompt",
     ),
     Statement(
+        "C1.decodings",
+        "C1",
+        "the rise holds under every decoding of the table",
+        0.10,
+        "share of answers",
+        5,
+        f"{_FIVE}, decoding table",
+    ),
+    Statement(
         "C2.within",
         "C2",
         "emoji per sentence exceed untuned and null within the learned length",
