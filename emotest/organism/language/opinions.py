@@ -1,4 +1,4 @@
-"""The shipped opinion set, written from the language: `python -m emotest.organism.language.opinions`.
+"""The shipped opinion set, from the language: `python -m emotest.organism.language.opinions DIR`.
 
 Gives the rows of `train.csv` and `test.csv` in the published format (columns `Target Personality,
 Edit Topic, Question, Answer`; PersonalityEdit, arXiv 2310.02168): for every topic one row for
