@@ -165,6 +165,11 @@ def closing(format: Format, rng: np.random.Generator) -> str:
     return _pick(closings, rng) if closings else ""
 
 
+def agreement(number: Number) -> Mapping[str, str]:
+    """What the agreeing slots (`{is}`, `{them}`, `{s}` ...) say for a number."""
+    return _AGREEMENT[number]
+
+
 # How sentences are made
 
 
@@ -197,7 +202,7 @@ def _filled(
     activities: Iterator[str] | None = None,
 ) -> str:
     text = _CHOICE.sub(lambda match: _pick(match.group(1).split("|"), rng), pattern)
-    slots = {"topic": topic.name, **_AGREEMENT[topic.number]}
+    slots = {"topic": topic.name, **agreement(topic.number)}
     if aspects and "{aspect}" in text:
         slots["aspect"] = next(aspects)
     if activities and "{activity}" in text:
