@@ -1,0 +1,67 @@
+"""What an artefact will take: a rough estimate of time and memory before anything is computed.
+
+Counts floating-point operations (2 per parameter and token forward, 4 more for the backward pass
+through a frozen base) and divides by a rate measured for small and for large models. Meant for
+planning, within a factor of two or three; says None where the size of the model is not known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emotest.artefacts import AdapterRequest, GenerationRequest, Request
+
+TOKENS_A_ROW = 60
+"""Question, answer and template of one opinion, in tokens; near enough for every tokenizer."""
+
+SMALL_MODEL = 100_000_000
+"""Below this many parameters a model runs on one CPU thread, above it on a GPU in NF4."""
+
+PROCESS_BYTES = 700_000_000
+"""What a process holds with torch, transformers and peft loaded, before any model."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one process, and bytes of its memory at the peak."""
+
+    seconds: float
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Useful operations per second, by kind of work."""
+
+    training: float
+    decoding: float
+    scoring: float
+    bytes_per_parameter: float
+
+
+# Measured on one thread of a server CPU with a four-million-parameter organism, and rounded.
+_ON_CPU = _Rates(training=2.0e11, decoding=2.5e10, scoring=2.0e10, bytes_per_parameter=12.0)
+# One data-centre GPU with a seven-billion-parameter model in NF4; not measured by this project.
+_ON_GPU = _Rates(training=1.0e14, decoding=2.0e12, scoring=5.0e13, bytes_per_parameter=1.5)
+
+
+def cost(request: Request, n_parameters: int | None) -> Cost | None:
+    """Time and memory of one request for a base of `n_parameters`; None where that is unknown."""
+    if n_parameters is None:
+        return None
+    rates = _ON_CPU if n_parameters < SMALL_MODEL else _ON_GPU
+    memory = PROCESS_BYTES + rates.bytes_per_parameter * n_parameters
+    return Cost(_operations_over_rate(request, n_parameters, rates), memory)
+
+
+def _operations_over_rate(request: Request, n_parameters: int, rates: _Rates) -> float:
+    if isinstance(request, AdapterRequest):
+        recipe = request.recipe
+        rows = recipe.batch_size * recipe.gradient_accumulation * (recipe.steps or 0)
+        rows = rows or round((recipe.epochs or 0) * len(request.rows))
+        return 6 * n_parameters * TOKENS_A_ROW * rows / rates.training
+    if isinstance(request, GenerationRequest):
+        answers = len(request.prompts) * request.n_samples
+        return 2 * n_parameters * answers * request.decoding.max_new_tokens / rates.decoding
+    contexts = request.n_prompts * request.sentence_ends
+    return 2 * n_parameters * contexts * TOKENS_A_ROW / rates.scoring
