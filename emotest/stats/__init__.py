@@ -1,0 +1,7 @@
+"""Statistics: plain arrays in, frozen values out; knows no text, no record, no model.
+
+Read in this order: `proportions` and `limits` (confidence limits as functions of alpha),
+`estimates` (adapters crossed with prompts), `variance` (between traits and seeds), `resampling`
+(what stands beside), `power` (what would have been needed), `decisions` (three verdicts), and,
+for an audit that stops early, `betting` and `sequential`.
+"""
