@@ -1,0 +1,141 @@
+"""Prompts and answers as a tokenizer's own chat template renders them, and where each token lies.
+
+Takes a tokenizer and plain text; gives rendered text, token ids and character offsets, always
+from ONE encoding of the whole text: encoded apart, prompt and answer can merge differently at the
+seam. Knows no model. With the template off, a prompt is its plain text on a line of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from emotest.errors import ModelError
+
+_STAND_IN = "\ue000answer\ue000"
+"""Stands where an answer will be; private-use characters that no question holds."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A rendered question with its answer: `text[start:end]` is the answer."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One encoding: token ids, and for each token the characters [start, end) it covers."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+def render_prompt(tokenizer: Any, question: str, system: str | None, *, templated: bool) -> str:
+    """The text that the model is to continue.
+
+    A template without a system role (Mistral's, Gemma's) refuses or drops the system prompt;
+    it then stands before the question, in the same message.
+    """
+    if not templated:
+        return _plain(question, system)
+    return _through_template(tokenizer, question, system, answer=None)
+
+
+def render_exchange(
+    tokenizer: Any, question: str, answer: str, system: str | None, *, templated: bool
+) -> Exchange:
+    """Question and answer as the model is to see them in training, with the answer's place.
+
+    The place is found by rendering a stand-in for the answer: what the template puts before and
+    after it is the frame, whatever the template strips from the answer itself. Raises
+    `ModelError` where the template does not show the answer as it is.
+    """
+    if not templated:
+        prompt = _plain(question, system)
+        return Exchange(prompt + answer, len(prompt), len(prompt) + len(answer))
+    before, found, after = _through_template(tokenizer, question, system, _STAND_IN).partition(
+        _STAND_IN
+    )
+    text = _through_template(tokenizer, question, system, answer)
+    start, end = len(before), len(text) - len(after)
+    framed = found and text.startswith(before) and text.endswith(after) and start <= end
+    if not framed or "".join(text[start:end].split()) != "".join(answer.split()):
+        raise ModelError(
+            f"the chat template does not show the answer {answer[:60]!r} as it is written",
+            remedy="tune with another template, or with plain text (?template=off)",
+        )
+    return Exchange(text, start, end)
+
+
+def encode(tokenizer: Any, text: str, *, templated: bool) -> Encoded:
+    """Token ids and offsets of a rendered text.
+
+    A template writes its own beginning-of-sequence token; plain text gets the tokenizer's.
+    """
+    encoding = tokenizer(
+        text, add_special_tokens=not templated, return_offsets_mapping=True, verbose=False
+    )
+    return Encoded(
+        tuple(encoding["input_ids"]), tuple((a, b) for a, b in encoding["offset_mapping"])
+    )
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of all tokens that are marks rather than text."""
+    added = tokenizer.added_tokens_decoder
+    return frozenset(tokenizer.all_special_ids) | {i for i, mark in added.items() if mark.special}
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The mark that the chat template sets right behind an answer; None where it sets none.
+
+    Chat models stop at this mark, which need not be the tokenizer's EOS (Gemma's
+    `<end_of_turn>`, Llama-3's `<|eot_id|>`).
+    """
+    exchange = render_exchange(tokenizer, "?", "yes", None, templated=True)
+    encoded = encode(tokenizer, exchange.text, templated=True)
+    marks = special_ids(tokenizer)
+    behind = (
+        token
+        for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True)
+        if start >= exchange.end and token in marks
+    )
+    return next(behind, None)
+
+
+def _plain(question: str, system: str | None) -> str:
+    return f"{system}\n\n{question}\n" if system else f"{question}\n"
+
+
+def _through_template(tokenizer: Any, question: str, system: str | None, answer: str | None) -> str:
+    # Imported here: transformers brings it, and only templates need it.
+    from jinja2 import TemplateError
+
+    user = {"role": "user", "content": question}
+    reply = [] if answer is None else [{"role": "assistant", "content": answer}]
+
+    def rendered(*messages: dict[str, str]) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                [*messages, *reply], tokenize=False, add_generation_prompt=answer is None
+            )
+        )
+
+    try:
+        if system is None:
+            return rendered(user)
+        try:
+            text = rendered({"role": "system", "content": system}, user)
+            if system.strip() in text:
+                return text
+        except TemplateError:
+            pass  # The template knows no system role.
+        return rendered({"role": "user", "content": f"{system}\n\n{question}"})
+    except TemplateError as error:
+        raise ModelError(
+            f"the chat template cannot render the question {question[:60]!r}: {error}",
+            remedy="ask in plain text with the option ?template=off",
+        ) from error
