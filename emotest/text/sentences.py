@@ -16,7 +16,7 @@ and "!!! Yes", spaCy would load torch where it finds it. Four decisions are our 
 - **A line break ends a sentence.** Chat models break lines to begin something new, they do not
   wrap; list items are sentences, and their number or bullet belongs to them.
 - **The library sees an ASCII shadow of the text**, one character for each character, because
-  version 1.0.32 panics on some white space of several bytes (`Ⅰ.\\u2028`); typographic quotation
+  version 1.0.32 panics on some white space of several bytes ("I\\u00a0."); typographic quotation
   marks, dashes and foreign full stops are mapped to their ASCII kin.
 
 A full stop without a blank ("here.He") ends a sentence. An ellipsis ends one before a capital.
@@ -124,16 +124,14 @@ _REPEATED_MARKS = regex.compile(
     r"[.…]*[!?][.…!?]+|[.…]+[!?]"  # "!!", "?!", "...!"
     r"|(?:…|\.{2,})(?=\s+\p{P}*+\p{Lu}|\s*$)"  # an ellipsis, where a capital or nothing follows
 )
-_LIST_NUMBER = regex.compile(r"(?m)^[ \t]*\(?\d{1,3}[.)](?=[ \t])")
 
 
 def _shadow(visible: str) -> str:
-    """ASCII, as long as `visible`; list numbers are blank, every line break is `\\n`."""
+    """ASCII, as long as `visible`; every line break is `\\n`."""
     # The library would not break in "week!! I love" and "week... I love".
     plain = _REPEATED_MARKS.sub(lambda match: "!".ljust(len(match.group())), visible)
     kin = plain.translate(_KIN)
-    shadow = "".join(map(_stand_in, kin))
-    return _LIST_NUMBER.sub(lambda match: " " * len(match.group()), shadow)
+    return "".join(map(_stand_in, kin))
 
 
 def _stand_in(character: str) -> str:
@@ -152,7 +150,7 @@ def _stand_in(character: str) -> str:
 
 _WORD = regex.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _CLOSERS = frozenset(")]}\"'”’»")
-_CAPITAL_NEXT = regex.compile(r"\s*+(?=[\p{Ps}\p{Pi}\"'¡¿]*+[\p{Lu}\p{Lt}])")
+_CAPITAL_NEXT = regex.compile(r"\s*+[\p{Ps}\p{Pi}\"'¡¿]*+[\p{Lu}\p{Lt}]")
 _TERMINATOR = regex.compile(r"[.!?…。！？।]")
 _LIST_NUMBER_ALONE = regex.compile(r"\(?\d{1,3}[.)]")
 _REMAINS = " \t\N{NO-BREAK SPACE}\N{REPLACEMENT CHARACTER}"
@@ -170,11 +168,10 @@ def _cuts(text: str, visible: str, runs: list[tuple[int, int]]) -> list[int]:
             cuts.add(_behind_closers(text, place))
         line_start += len(line)
     for start, end in runs:
-        capital = _CAPITAL_NEXT.match(text, end)
-        if capital is not None:
+        if _CAPITAL_NEXT.match(text, end):
             sentence_start = max(cut for cut in cuts if cut <= start)
             if len(_WORD.findall(visible, sentence_start, start)) >= 2:
-                cuts.add(capital.end())
+                cuts.add(end)
     return sorted(cuts)
 
 
