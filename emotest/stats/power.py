@@ -161,7 +161,9 @@ def _degrees_of_freedom(spread: Spread, n_adapters: int, n_prompts: int) -> floa
         + prompts**2 / (n_prompts - 1)
         + spread.residual**2 / ((n_adapters - 1) * (n_prompts - 1))
     )
-    return float((adapters + prompts - spread.residual) ** 2 / uncertainty)
+    satterthwaite = (adapters + prompts - spread.residual) ** 2 / uncertainty
+    # Never fewer than the critical value assumes: components are cut off at zero from below.
+    return max(float(satterthwaite), n_adapters - 1.0)
 
 
 def _smallest(settles: Callable[[int], bool], too_few: int, most: int) -> int | None:
