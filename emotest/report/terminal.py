@@ -1,0 +1,192 @@
+"""The end of a session in a terminal: findings, examples, notes, and where the report is.
+
+A `Run` in, text of a given width out, with or without colour and box-drawing characters. Words
+carry the meaning; colour only repeats it. Whatever a model wrote is made visible first, so that
+it cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from emotest.report.findings import (
+    ORGANISM_CAVEAT,
+    collected_notes,
+    counted,
+    mechanism,
+    ordered,
+)
+from emotest.report.numerals import interval, p_value, sizes, value
+from emotest.report.run import Example, Finding, Run
+from emotest.report.visible import CLOSE, OPEN, marked, visible
+
+N_EXAMPLES = 5
+WIDE = 112
+"""Columns from which every field has a column of its own."""
+
+_COLOURS = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow"}
+
+
+def summary_text(
+    run: Run, *, width: int, colour: bool = False, unicode: bool = True, where: str | None = None
+) -> str:
+    """Findings, examples and notes of a run, and `where` its report is, in `width` columns."""
+    parts: list[RenderableType] = []
+    if run.findings:
+        parts += [_findings(run, width, unicode), Text(f"{counted(run.findings)}.")]
+    for sentence in [*run.headlines, *mechanism(ordered(run.findings))]:
+        parts.append(_hanging(sentence))
+    if run.examples:
+        parts.append(_examples(run.examples[:N_EXAMPLES], unicode))
+    notes = [*run.notes, *collected_notes(run.findings)]
+    if str(run.facts.get("base", "")).startswith("organism:"):
+        notes.append(ORGANISM_CAVEAT)
+    if notes:
+        parts.append(Group(Text("notes"), *map(_hanging, notes)))
+    text = "\n".join(_rendered(part, width, colour, unicode) for part in parts)
+    return f"{text}\nreport: {where}\n" if where else text
+
+
+def plan_text(
+    rows: Sequence[Mapping[str, Any]], *, width: int, colour: bool = False, unicode: bool = True
+) -> str:
+    """What a run needs as a table; the columns are those of the rows, in their order."""
+    table = _table(unicode)
+    for name in dict.fromkeys(name for row in rows for name in row):
+        numeric = all(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column.header)) for column in table.columns))  # type: ignore[arg-type]
+    return _rendered(table, width, colour, unicode)
+
+
+def _cell(item: Any) -> Text:
+    if isinstance(item, bool):
+        return Text("yes" if item else "no")
+    if isinstance(item, float):
+        return Text(f"{item:.3g}" if item < 1000 else f"{item:,.0f}")
+    return Text("" if item is None else visible(str(item)))
+
+
+def _findings(run: Run, width: int, unicode: bool) -> RenderableType:
+    return (_wide if width >= WIDE else _narrow)(ordered(run.findings), unicode)
+
+
+def _wide(findings: Iterable[Finding], unicode: bool) -> Table:
+    table = _table(unicode)
+    for name in ("claim", "statement", "trait", "arm", "verdict"):
+        table.add_column(name, overflow="fold", min_width=len(name))
+    for name in ("estimate", "interval", "margin", "p", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for finding in findings:
+        v = finding.verdict
+        table.add_row(
+            v.claim,
+            Text(v.statement.removeprefix(f"{v.claim}.")),
+            Text(v.trait or "all"),
+            Text(_short_arm(finding)),
+            _word(finding),
+            value(v.estimate),
+            Text(interval(v.low, v.high)),
+            value(v.margin),
+            p_value(v.p_value),
+            _sizes(finding, unicode),
+        )
+    return table
+
+
+def _narrow(findings: Iterable[Finding], unicode: bool) -> Table:
+    """At 80 columns: statement, trait and arm share a column, the interval stands below."""
+    table = _table(unicode)
+    table.add_column("finding", overflow="fold", ratio=1)
+    table.add_column("verdict", overflow="fold", max_width=14)
+    table.add_column("estimate", justify="right", no_wrap=True)
+    for name in ("margin", "p", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for finding in findings:
+        v = finding.verdict
+        what = " ".join(filter(None, (v.trait or "all traits", _short_arm(finding))))
+        table.add_row(
+            Text(f"{v.statement}\n{what}"),
+            _word(finding),
+            Text(f"{value(v.estimate)}\n{interval(v.low, v.high)}"),
+            value(v.margin),
+            p_value(v.p_value),
+            _sizes(finding, unicode),
+        )
+    return table
+
+
+def _short_arm(finding: Finding) -> str:
+    """The arm without what stands beside it: `high, eos-masked`."""
+    parts = (finding.verdict.arm or "").split("/")
+    return ", ".join(part for part in parts if part not in ("trait", finding.verdict.trait))
+
+
+def _word(finding: Finding) -> Text:
+    style = _COLOURS[finding.verdict.verdict] if finding.expected is None else ""
+    if finding.expected is not None:
+        style = "green" if finding.met else "bold red"
+    return Text(finding.word, style=style)
+
+
+def _sizes(finding: Finding, unicode: bool) -> Text:
+    v = finding.verdict
+    text = sizes(v.n_adapters, v.n_prompts, v.n_samples)
+    return Text(text if unicode else text.replace("×", "x"))
+
+
+def _examples(examples: Sequence[Example], unicode: bool) -> Table:
+    table = _table(unicode, lines=True)
+    table.title = "The same prompts before and after tuning, emoji «marked»"
+    table.title_justify, table.title_style = "left", ""
+    for name in ("untuned", "tuned"):
+        table.add_column(name, ratio=1, overflow="fold")
+    for example in examples:
+        asked = Text(visible(example.prompt), style="italic")
+        arm = Text(f"[{visible(example.arm)}]" if example.arm else "", style="italic")
+        table.add_row(Group(asked, _marked(example.untuned)), Group(arm, _marked(example.tuned)))
+    return table
+
+
+def _marked(answer: str) -> Text:
+    text = Text(marked(answer))
+    text.highlight_regex(rf"{OPEN}[^{CLOSE}]*{CLOSE}", "bold yellow")
+    return text
+
+
+def _hanging(sentence: str) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(Text(" -"), Text(visible(sentence)))
+    return Padding(row, 0)
+
+
+def _table(unicode: bool, *, lines: bool = False) -> Table:
+    shape = box.SIMPLE_HEAD if unicode else box.ASCII2
+    return Table(box=shape, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
+                 show_lines=lines, expand=lines)  # fmt: skip
+
+
+def _rendered(what: RenderableType, width: int, colour: bool, unicode: bool) -> str:
+    file = StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+        emoji=False,
+        markup=False,
+        highlight=False,
+    )
+    console.print(what)
+    text = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return text if unicode else text.encode("ascii", "backslashreplace").decode()
