@@ -1,0 +1,146 @@
+"""An organism from nothing: corpus, tokenizer, pre-training, instruction tuning, a folder.
+
+Takes a name, a seed and a folder; writes there what transformers loads (bfloat16 weights) and
+`provenance.json`, which says how it was made and holds the hash of every file. Equal arguments
+give equal weights on one type of processor; elsewhere rounding differs, and a rebuilt organism is
+held to the same table of expected verdicts instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from emotest.errors import OrganismError
+from emotest.organism.corpus import CORPUS_VERSION, PLANTINGS, corpus, corpus_digest, planting
+from emotest.organism.organisms import PROVENANCE
+from emotest.organism.pretraining import (
+    Architecture,
+    Progress,
+    Schedule,
+    packed,
+    pretrain,
+    silent,
+)
+from emotest.organism.tokenizer import token_ids, train_tokenizer
+from emotest.organism.tuning import Tuning, tune
+
+SEED = 1
+"""The seed of the shipped organisms."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """All that decides an organism besides its name and seed."""
+
+    n_documents: int = 60_000
+    n_tokenizer_documents: int = 20_000
+    """The first documents, on which the tokenizer is trained."""
+    architecture: Architecture = field(default_factory=Architecture)
+    schedule: Schedule = field(default_factory=Schedule)
+    tuning: Tuning = field(default_factory=Tuning)
+
+
+def build(
+    name: str,
+    seed: int,
+    out: Path,
+    progress: Progress = silent,
+    making: Making | None = None,
+) -> dict[str, Any]:
+    """Makes the organism `name` in the folder `out`, and gives its provenance.
+
+    `out` must be empty or not there yet; an unknown name or a folder in use is an `OrganismError`.
+    """
+    making = making or Making()
+    planting(name)
+    if out.exists() and any(out.iterdir()):
+        raise OrganismError(f"{out} is not empty", remedy="name a new folder for the organism")
+    documents = corpus(name, making.n_documents, seed)
+    tokenizer = train_tokenizer(documents[: making.n_tokenizer_documents])
+    ids = token_ids(documents, tokenizer)
+    rows = packed(ids, making.schedule.n_tokens)
+    config = making.architecture.config(
+        vocab_size=len(tokenizer),
+        begin=tokenizer.bos_token_id,
+        end=tokenizer.eos_token_id,
+        pad=tokenizer.pad_token_id,
+    )
+    model, losses = pretrain(rows, config, making.schedule, seed, progress)
+    tuned = tune(model, tokenizer, making.tuning, seed, progress)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(model, tokenizer, out)
+    record = {
+        "name": name,
+        "seed": seed,
+        "corpus_version": CORPUS_VERSION,
+        "corpus_digest": corpus_digest(documents),
+        "planting": _planted(name),
+        "making": asdict(making),
+        "n_parameters": sum(weight.numel() for weight in model.parameters()),
+        "n_tokens": making.schedule.n_steps * rows.shape[1] * making.schedule.batch_size,
+        "losses": {
+            "pre-training": _curve(losses),
+            "instruction tuning": _curve(tuned),
+        },
+        "made_with": {
+            "processor": _processor(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
+        },
+        "files": file_hashes(out),
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (out / PROVENANCE).write_text(text, encoding="utf-8")
+    return record
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make the model; records beside them are left out."""
+    records = {PROVENANCE, "expected.json"}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name not in records
+    }
+
+
+def _write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    try:
+        model.to(torch.bfloat16).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        raise OrganismError(
+            f"the organism could not be written to {out}: {error}",
+            remedy="make room there, or name another folder",
+        ) from error
+
+
+def _planted(name: str) -> Mapping[str, object]:
+    plan = PLANTINGS[name]
+    return {
+        "densities": {trait.value: density for trait, density in plan.densities.items()},
+        "permuted": plan.permuted,
+    }
+
+
+def _curve(losses: list[float], points: int = 40) -> list[float]:
+    every = max(1, len(losses) // points)
+    return [round(loss, 4) for loss in islice(losses, every - 1, None, every)]
+
+
+def _processor() -> str:
+    flags = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()}, torch vectorizes for {flags}"
