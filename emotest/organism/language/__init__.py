@@ -182,6 +182,11 @@ def _answer(topic: Topic, speaking: Voice, rng: np.random.Generator) -> str:
 
 
 def _sentences(topic: Topic, speaking: Voice, n: int, rng: np.random.Generator) -> list[str]:
+    if n > 1 + len(speaking.second):
+        raise OrganismError(
+            f"a message of {n} sentences was asked for",
+            remedy=f"ask for at most {1 + len(speaking.second)}: no pattern is said twice",
+        )
     patterns = [_pick(speaking.first, rng)]
     order = rng.permutation(len(speaking.second))[: n - 1]
     patterns += [speaking.second[i] for i in order]

@@ -71,4 +71,6 @@ def write_opinions(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        sys.exit("usage: python -m emotest.organism.language.opinions FOLDER (which exists)")
     write_opinions(Path(sys.argv[1]))
