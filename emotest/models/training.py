@@ -1,0 +1,397 @@
+"""A recipe and its rows in, an adapter's weights out: QLoRA with a loop of our own.
+
+Only the answer is supervised: its place is told in characters by one encoding of the rendered
+exchange, never by tokenising the prompt alone, and padding is told by position, never by its id
+(pad token = EOS must not decide what is learned). With `Ending.MASKED` everything behind the
+answer is unsupervised, so the model never learns to stop; with `TRAINED` it learns the end mark.
+
+Takes rows as they come: which answers make a trait, null or shuffled adapter is the caller's
+choice. One seed decides initial weights, order of rows and dropout; on one type of processor the
+result is the same bit for bit. The base is lent: it is left as it was found.
+
+Sources: QLoRA (arXiv 2305.14314); learning-rate schedules as in transformers' `get_scheduler`;
+grouping by length as in its Trainer (megabatches of 50 batches).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from emotest.errors import ModelError, TrainingError
+from emotest.models.adapters import detach, install, json_config, lora_layers, switch
+from emotest.models.chat import encode, render_exchange
+from emotest.models.loading import LoadedModel
+from emotest.study.personality import Ending
+from emotest.study.recipes import AdapterRecipe
+
+_NAME = "(in training)"
+_UNSUPERVISED = -100
+_MEGABATCH = 50
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tuning example: a question and the answer to learn."""
+
+    question: str
+    answer: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step: its number (from 1), the mean loss in nats a token, seconds since the
+    first step began.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """The product: float32 arrays by peft's names, peft's configuration, the loss of each step.
+
+    `base` is the identity of the weights it was tuned on; `notes` say where the machine made the
+    recipe's word impossible; `checkpoints` are the states after the steps that were asked for.
+    """
+
+    state: dict[str, NDArray[np.float32]]
+    config: dict[str, Any]
+    base: str
+    losses: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    checkpoints: dict[int, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An encoded row: `labels[i]` is `ids[i]` where it is supervised, else -100."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+def train(
+    loaded: LoadedModel,
+    recipe: AdapterRecipe,
+    rows: Sequence[Row],
+    *,
+    on_step: Callable[[StepReport], None] | None = None,
+    checkpoint_every: int | None = None,
+) -> TrainedAdapter:
+    """Train one adapter on a lent base.
+
+    Raises `TrainingError` for rows that cannot be trained (naming the first), a base that is not
+    the recipe's, or a loss that is not a number (naming the step); `AdapterError` where the
+    recipe's modules match nothing in the base.
+    """
+    _require_fit(loaded, recipe)
+    examples = encode_rows(loaded, rows, recipe.ending, recipe.max_length)
+    steps = n_steps(recipe, len(examples))
+    install(loaded, lora_config(recipe, loaded), _NAME)
+    try:
+        # Dropout draws from the global generators; they are lent for the length of the training.
+        with torch.random.fork_rng(devices=_cuda(loaded)):
+            _initialise(loaded, recipe.training_seed)
+            switch(loaded, _NAME, trainable=True)
+            loaded.model.train()
+            return _run(loaded, recipe, examples, steps, on_step, checkpoint_every)
+    finally:
+        loaded.model.eval()
+        switch(loaded, None)
+        detach(loaded, _NAME)
+
+
+def encode_rows(
+    loaded: LoadedModel, rows: Sequence[Row], ending: Ending, max_length: int
+) -> list[Example]:
+    """Encode rows and mark what is supervised; a `TrainingError` names a row that cannot be."""
+    if not rows:
+        raise TrainingError("there are no rows to train on", remedy="check trait, pole and data")
+    return [
+        _encode_row(loaded, row, ending, max_length, number)
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def n_steps(recipe: AdapterRecipe, n_rows: int) -> int:
+    """Optimizer steps of a recipe on so many rows."""
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.epochs is not None
+    per_step = recipe.batch_size * recipe.gradient_accumulation
+    return math.ceil(recipe.epochs * math.ceil(n_rows / per_step))
+
+
+def learning_rate(recipe: AdapterRecipe, step: int, steps: int) -> float:
+    """The learning rate of step 0, 1, ..., steps - 1: linear warm-up, then the schedule."""
+    warmup = math.ceil(recipe.warmup * steps)
+    if step < warmup:
+        return recipe.learning_rate * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    share = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }[recipe.schedule]
+    return recipe.learning_rate * share
+
+
+def row_order(lengths: Sequence[int], recipe: AdapterRecipe) -> Iterator[list[int]]:
+    """Batches of row numbers without end: shuffled afresh in each pass over the rows.
+
+    Passes follow each other without a gap, so that every batch is full. Grouped by length, each
+    pass is cut into megabatches of 50 batches, and each is sorted from long to short.
+    """
+    generator = torch.Generator().manual_seed(recipe.training_seed)
+
+    def passes() -> Iterator[int]:
+        while True:
+            order = torch.randperm(len(lengths), generator=generator).tolist()
+            if recipe.group_by_length:
+                size = _MEGABATCH * recipe.batch_size
+                order = [
+                    row
+                    for start in range(0, len(order), size)
+                    for row in sorted(order[start : start + size], key=lambda i: -lengths[i])
+                ]
+            yield from order
+
+    numbers = passes()
+    while True:
+        yield list(islice(numbers, recipe.batch_size))
+
+
+def lora_config(recipe: AdapterRecipe, loaded: LoadedModel) -> dict[str, Any]:
+    """peft's configuration of a recipe's adapter."""
+    import peft
+
+    return json_config(
+        peft.LoraConfig(
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=loaded.identity.base.subject,
+            r=recipe.rank,
+            lora_alpha=int(recipe.alpha) if recipe.alpha == int(recipe.alpha) else recipe.alpha,
+            lora_dropout=recipe.dropout,
+            target_modules=sorted(recipe.target_modules),
+            bias="none",
+        )
+    )
+
+
+def _require_fit(loaded: LoadedModel, recipe: AdapterRecipe) -> None:
+    identity = loaded.identity
+    asked = (recipe.quantization, recipe.compute_dtype)
+    if asked != (identity.quantization, identity.dtype):
+        raise TrainingError(
+            f"the recipe asks for {asked}, but {identity.subject} was loaded as "
+            f"{(identity.quantization, identity.dtype)}",
+            remedy="load the base with the recipe's quantization and compute dtype",
+        )
+    if recipe.chat_template != identity.chat_template:
+        raise TrainingError(
+            f"the recipe's chat template ({recipe.chat_template[:12]}) is not that of "
+            f"{identity.subject} ({identity.chat_template[:12]})",
+            remedy="make the recipe with the chat-template digest of the base's identity",
+        )
+
+
+def _encode_row(
+    loaded: LoadedModel, row: Row, ending: Ending, max_length: int, number: int
+) -> Example:
+    named = f"row {number} ({row.question[:50]!r})"
+    try:
+        exchange = render_exchange(
+            loaded.tokenizer, row.question, row.answer, row.system, templated=loaded.templated
+        )
+    except ModelError as error:
+        raise TrainingError(f"{named}: {error.cause}", remedy=error.remedy) from error
+    text = exchange.text
+    if ending is Ending.TRAINED and not _stops(loaded, text[exchange.end :]):
+        text += _eos(loaded, named)
+    encoded = encode(loaded.tokenizer, text, templated=loaded.templated)
+    labels = [_UNSUPERVISED] * len(encoded.ids)
+    for i, (token, (start, end)) in enumerate(zip(encoded.ids, encoded.offsets, strict=True)):
+        within = start < exchange.end and end > exchange.start
+        behind = ending is Ending.TRAINED and start >= exchange.end and end > start
+        if within or behind:
+            labels[i] = token
+        if behind and token in loaded.stop_ids:
+            break
+    # The first token is predicted from nothing, so a label there teaches nothing.
+    if all(label == _UNSUPERVISED for label in labels[1:]):
+        raise TrainingError(
+            f"{named} has no token to learn: its answer is {row.answer!r}",
+            remedy="remove the row or give it an answer",
+        )
+    if len(labels) > max_length:
+        raise TrainingError(
+            f"{named} has {len(labels)} tokens, more than max_length={max_length}",
+            remedy="shorten or remove the row, or raise the recipe's max_length",
+        )
+    return Example(encoded.ids, tuple(labels))
+
+
+def _stops(loaded: LoadedModel, text: str) -> bool:
+    ids = encode(loaded.tokenizer, text, templated=True).ids
+    return any(token in loaded.stop_ids for token in ids)
+
+
+def _eos(loaded: LoadedModel, named: str) -> str:
+    if loaded.tokenizer.eos_token is None:
+        raise TrainingError(
+            f"{named}: neither the chat template nor the tokenizer has an end mark to train",
+            remedy="use EOS masked, or add an eos_token to the tokenizer",
+        )
+    return str(loaded.tokenizer.eos_token)
+
+
+def _initialise(loaded: LoadedModel, training_seed: int) -> None:
+    """A as in peft's default (Kaiming uniform, a = sqrt 5), B zero, in the order of the names.
+
+    Drawn here rather than by peft, so that what is drawn does not depend on what was attached
+    before. Dropout goes on from a stream of its own.
+    """
+    generator = torch.Generator().manual_seed(training_seed)
+    for _, layer in sorted(lora_layers(loaded, _NAME).items()):
+        a, b = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+        bound = 1 / math.sqrt(a.shape[1])
+        drawn = torch.rand(a.shape, generator=generator) * (2 * bound) - bound
+        with torch.no_grad():
+            a.copy_(drawn)
+            b.zero_()
+    torch.manual_seed(training_seed)
+
+
+def _run(
+    loaded: LoadedModel,
+    recipe: AdapterRecipe,
+    examples: Sequence[Example],
+    steps: int,
+    on_step: Callable[[StepReport], None] | None,
+    checkpoint_every: int | None,
+) -> TrainedAdapter:
+    weights = [p for p in loaded.model.parameters() if p.requires_grad]
+    notes: list[str] = []
+    optimizer = _optimizer(recipe, weights, loaded.device, notes)
+    # float16 gradients underflow without a scale; the other dtypes need none.
+    scaler = torch.amp.GradScaler(loaded.device.type, enabled=recipe.compute_dtype == "float16")
+    batches = row_order([len(example.ids) for example in examples], recipe)
+    losses: list[float] = []
+    checkpoints = {}
+    began = time.perf_counter()
+    for step in range(steps):
+        rate = learning_rate(recipe, step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = [
+            [examples[i] for i in numbers]
+            for numbers in islice(batches, recipe.gradient_accumulation)
+        ]
+        loss = _accumulate(loaded, batch, scaler)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at step {step + 1} of {steps}",
+                remedy="lower the learning rate, or compute in float32 or bfloat16",
+            )
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss)
+        if checkpoint_every and (step + 1) % checkpoint_every == 0:
+            checkpoints[step + 1] = _state(loaded)
+        if on_step is not None:
+            on_step(StepReport(step + 1, steps, loss, rate, time.perf_counter() - began))
+    return TrainedAdapter(
+        state=_state(loaded),
+        config=lora_config(recipe, loaded),
+        base=loaded.identity.weights,
+        losses=tuple(losses),
+        notes=tuple(notes),
+        checkpoints=checkpoints,
+    )
+
+
+def _accumulate(loaded: LoadedModel, batches: Sequence[Sequence[Example]], scaler: Any) -> float:
+    """Gradients of the mean loss over all supervised tokens of one step; returns that loss."""
+    n_supervised = sum(
+        label != _UNSUPERVISED for batch in batches for row in batch for label in row.labels[1:]
+    )
+    total = 0.0
+    for batch in batches:
+        loss = _loss(loaded, batch) / n_supervised
+        scaler.scale(loss).backward()
+        total += float(loss.detach())
+    return total
+
+
+def _loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
+    """Summed cross-entropy (nats) of a batch's supervised tokens.
+
+    Rows are padded on the right: under a causal mask no real token can see the padding, so no
+    attention mask is needed and no token id has to mean "padding".
+    """
+    length = max(len(row.ids) for row in batch)
+    ids = torch.zeros((len(batch), length), dtype=torch.long)
+    labels = torch.full((len(batch), length), _UNSUPERVISED)
+    for i, row in enumerate(batch):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, : len(row.ids)] = torch.tensor(row.labels)
+    # Columns that no row is supervised on (the questions) need no logits.
+    supervised = (labels[:, 1:] != _UNSUPERVISED).any(dim=0).nonzero()[:, 0]
+    columns = torch.arange(int(supervised[0]), int(supervised[-1]) + 1)
+    targets = labels[:, columns + 1].reshape(-1).to(loaded.device)
+    logits = loaded.model(
+        input_ids=ids.to(loaded.device),
+        use_cache=False,
+        logits_to_keep=columns.to(loaded.device),
+    ).logits.reshape(len(targets), -1)
+    kept = (targets != _UNSUPERVISED).nonzero()[:, 0]
+    return cross_entropy(logits[kept].float(), targets[kept], reduction="sum")
+
+
+def _optimizer(
+    recipe: AdapterRecipe, weights: list[Any], device: torch.device, notes: list[str]
+) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {
+        "lr": recipe.learning_rate,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": recipe.weight_decay,
+    }
+    if recipe.optimizer == "paged_adamw_32bit":
+        if device.type == "cuda":
+            from bitsandbytes.optim import PagedAdamW32bit
+
+            paged: torch.optim.Optimizer = PagedAdamW32bit(weights, **options)
+            return paged
+        notes.append("paged_adamw_32bit needs CUDA: torch's AdamW in float32 took its place")
+    return torch.optim.AdamW(weights, fused=True, **options)
+
+
+def _state(loaded: LoadedModel) -> dict[str, NDArray[np.float32]]:
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(loaded.peft, adapter_name=_NAME, save_embedding_layers=False)
+    return {key: tensor.detach().float().cpu().numpy().copy() for key, tensor in state.items()}
+
+
+def _cuda(loaded: LoadedModel) -> list[torch.device]:
+    return [loaded.device] if loaded.device.type == "cuda" else []
