@@ -69,7 +69,7 @@ def full(
     if needed is not None:
         figures.append(f"{readable_bytes(needed)} needed")
     if grown_to is not None:
-        figures.append(f"more than the {readable_bytes(grown_to)} written so far needed")
+        figures.append(f"{readable_bytes(grown_to)} written so far, and more is needed")
     return StoreFullError(
         f"no space is left for the store at {root} while {doing}: {', '.join(figures)}",
         remedy=_MAKE_ROOM,

@@ -1,0 +1,562 @@
+"""Races, kills, full disks and write protection: an entry is there whole or not at all.
+
+Everything here is real: processes that race, SIGKILL, file systems of half a megabyte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emotest.store import Store, key_of
+
+ROOT = Path(__file__).parents[1]
+IDENTITY = {"seed": 0}
+KEY = key_of("adapter", IDENTITY)
+
+PREAMBLE = """
+import os, random, signal, sys, time
+from pathlib import Path
+from emotest.errors import StoreError, StoreFullError
+from emotest.store import Store, key_of, write_json
+IDENTITY = {"seed": 0}
+KEY = key_of("adapter", IDENTITY)
+root = Path(sys.argv[1])
+"""
+
+
+def program(code: str) -> list[str]:
+    """The command that runs `code` with the store's folder as its argument."""
+    return [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)]
+
+
+def run(code: str, root: Path) -> str:
+    """What the program prints; a failure shows its error."""
+    done = subprocess.run([*program(code), root], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- races -------------------------------------------------------------------------------------
+
+
+def test_four_processes_that_ask_for_one_key_make_it_once(tmp_path: Path) -> None:
+    """The other three wait, say so once, and get the same content."""
+    code = """
+    def make(folder):
+        with open(root.parent / "made", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(0.3)
+        (folder / "random").write_bytes(os.urandom(1000))
+
+    waited = []
+    while not (root.parent / "go").exists():
+        time.sleep(0.001)
+    entry = Store(root).get_or_make(KEY, make, identity=IDENTITY, on_wait=waited.append)
+    print(entry.manifest.files[0].sha256, len(waited))
+    """
+    racers = [
+        subprocess.Popen(
+            [*program(code), tmp_path / "store"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    (tmp_path / "go").touch()
+    answers = [racer.communicate()[0].split() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0, 0]
+    assert len({content for content, _ in answers}) == 1
+    assert len((tmp_path / "made").read_text().splitlines()) == 1
+    assert all(int(waited) <= 1 for _, waited in answers)
+
+
+def test_the_lock_of_a_killed_maker_is_free_and_its_checkpoints_stay(tmp_path: Path) -> None:
+    """A run that was killed goes on where it was, in another process."""
+    code = """
+    store = Store(root)
+    def make(folder):
+        write_json(store.scratch(KEY) / "done.json", [0, 1, 2])
+        write_json(folder / "half.json", {})
+        print("ready", flush=True)
+        time.sleep(60)
+    store.get_or_make(KEY, make, identity=IDENTITY)
+    """
+    maker = subprocess.Popen(
+        [*program(code), tmp_path / "store"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout is not None
+    assert maker.stdout.readline() == "ready\n"
+    store = Store(tmp_path / "store")
+    assert store.get(KEY) is None  # never waits for a maker
+    maker.kill()
+    maker.communicate()
+
+    def finish(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        shutil.copy(store.scratch(KEY) / "done.json", folder / "done.json")
+
+    entry = store.get_or_make(KEY, finish, identity=IDENTITY)
+    assert entry.read_json("done.json") == [0, 1, 2]
+    assert list((store.root / "making").iterdir()) == []
+    assert list((store.root / "scratch").iterdir()) == []
+
+
+# -- kills -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a killed process needs no disk that is flushed."""
+    if os.access("/dev/shm", os.W_OK):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path
+
+
+KILLS = """
+def make(folder):
+    for number in range(4):
+        (folder / f"{number}.bin").write_bytes(bytes([number]) * 100_000)
+        time.sleep(PAUSE)
+    write_json(Store(root).scratch(KEY) / "checkpoint.json", {})
+
+def check_whole_or_absent(before):
+    entry = Store(root).get(KEY)
+    if before == "corrupt" and entry is None:
+        return
+    if entry is not None:
+        for number in range(4):
+            content = entry.path(f"{number}.bin").read_bytes()
+            assert content == bytes([number]) * 100_000, number
+    assert Store(root).verify().sound
+
+def killed_at(scenario, act, arm):
+    # One life in a fork that ends by SIGKILL; whether it was killed.
+    child = os.fork()
+    if child == 0:
+        arm()
+        act()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    check_whole_or_absent(scenario)
+    # The next life makes it whole, without anybody's help, and leaves nothing behind.
+    Store(root).get_or_make(KEY, make, identity=IDENTITY)
+    check_whole_or_absent("whole")
+    Store(root).prune()
+    for room in ("making", "scratch", "quarantine"):
+        assert os.listdir(root / room) == [], room
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert status == 0
+    return False
+
+def prepare(scenario):
+    # Before each life: no store at all, an empty one, a corrupt entry, a whole one.
+    import shutil
+    if scenario == "none":
+        shutil.rmtree(root, ignore_errors=True)
+        return
+    Store(root).prune(kind="adapter")
+    if scenario != "empty":
+        entry = Store(root).get_or_make(KEY, make, identity=IDENTITY)
+        if scenario == "corrupt":
+            entry.path("2.bin").write_bytes(b"")
+"""
+
+
+@pytest.mark.parametrize("scenario", ["none", "empty", "corrupt", "prune"])
+def test_a_kill_at_every_step_on_the_disk_leaves_the_entry_whole_or_absent(
+    in_memory: Path, scenario: str
+) -> None:
+    """The n-th time that the process opens, makes, moves or removes anything it dies, for all n."""
+    code = (
+        "PAUSE = 0\n"
+        + KILLS
+        + f"scenario = {scenario!r}"
+        + """
+def act():
+    store = Store(root)
+    if scenario == "prune":
+        assert len(store.prune(kind="adapter").removed) == 1
+    else:
+        store.get_or_make(KEY, make, identity=IDENTITY)
+
+def kill_at(step):
+    def arm():
+        left = step
+        def hook(event, arguments):
+            nonlocal left
+            if any(str(argument).startswith(str(root)) for argument in arguments):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+    return arm
+
+prepare("whole"); act()  # so that importing does not count among the steps
+step = 0
+killed = True
+while killed:
+    step += 1
+    prepare(scenario)
+    killed = killed_at(scenario, act, kill_at(step))
+print(step)
+"""
+    )
+    # Fewer steps than this would mean that the hook no longer sees what the store does.
+    assert int(run(code, in_memory / "store")) > 10
+
+
+def test_kills_at_thirty_random_moments_leave_the_entry_whole_or_absent(in_memory: Path) -> None:
+    """Also in the middle of a write."""
+    code = (
+        "PAUSE = 0.003\n"
+        + KILLS
+        + """
+def act():
+    Store(root).get_or_make(KEY, make, identity=IDENTITY)
+
+prepare("empty")
+began = time.monotonic(); act(); duration = time.monotonic() - began
+rng = random.Random(0)
+kills = 0
+for _ in range(30):
+    prepare("empty")
+    moment = rng.uniform(0, duration)
+    def arm():
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, moment)
+    kills += killed_at("empty", act, arm)
+print(kills)
+"""
+    )
+    # Moments are drawn over the length of one life, so nearly all fall inside it.
+    assert int(run(code, in_memory / "store")) >= 10
+
+
+# -- full disks --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_tmpfs(tmp_path: Path) -> Callable[[str, str], str]:
+    """Run a program with its store on a file system of its own, which ends with the program."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("needs a mount namespace of its own: run as root, or allow `unshare -rm`")
+
+    def run_there(options: str, code: str) -> str:
+        shell = f'mount -t tmpfs -o {options} none "$0" && exec "$@"'
+        command = ["unshare", "-rm", "sh", "-c", shell, tmp_path, *program(code), tmp_path / "s"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_there
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param("(folder / 'a').write_bytes(bytes(2**20))", id="plain file"),
+        pytest.param("write_json(folder / 'a', 'x' * 2**20)", id="write_json"),
+        pytest.param(
+            "write_arrays(folder / 'a', {'x': np.zeros(2**20, dtype='u1')})", id="write_arrays"
+        ),
+        pytest.param("save_file({'x': np.zeros(2**20, dtype='u1')}, folder / 'a')", id="library"),
+    ],
+)
+def test_a_full_disk_is_named_with_what_is_free(
+    on_tmpfs: Callable[[str, str], str], write: str
+) -> None:
+    """However the maker writes; what was made before stays, and small things still fit after."""
+    code = f"""
+    import numpy as np
+    from safetensors.numpy import save_file
+    from emotest.store import write_arrays
+    store = Store(root)
+    store.get_or_make(KEY, lambda f: write_json(f / "a", 1), identity=IDENTITY)
+    big = {{"seed": 1}}
+    def make(folder):
+        write_json(folder / "first.json", list(range(1000)))
+        {write}
+    for attempt in range(2):
+        try:
+            store.get_or_make(key_of("adapter", big), make, identity=big)
+        except StoreFullError as error:
+            print(error)
+        assert not store.has(key_of("adapter", big))
+        assert os.listdir(root / "making") == []
+    assert store.verify().sound and len(store.entries()) == 1
+    store.put(key_of("adapter", big), {{"a": b"small"}}, identity=big)
+    """
+    said = on_tmpfs("size=512k", code).splitlines()
+    assert len(said) == 4
+    assert "no space is left for the store at" in said[0]
+    assert "B free" in said[0]
+    assert "written so far, and more is needed" in said[0]
+    assert "emotest store prune" in said[1]
+
+
+def test_a_disk_that_fills_up_at_any_page_or_inode_leaves_entries_whole_or_absent(
+    on_tmpfs: Callable[[str, str], str],
+) -> None:
+    """With n pages (or inodes) left, for all n up to success: StoreFullError, or a whole entry."""
+    code = """
+    def fill(write):
+        try:
+            while True:
+                write()
+        except OSError:
+            pass
+
+    def attempts(take_all, give_back):
+        outcomes = []
+        for left in range(25):
+            store = Store(root)
+            store.prune(kind="adapter"); store.close()
+            take_all()
+            give_back(left)
+            try:
+                Store(root).put(KEY, {"a": b"1" * 5000, "b/c": b"2"}, identity=IDENTITY)
+                outcomes.append("whole")
+            except StoreFullError:
+                outcomes.append("full")
+            entry = Store(root).get(KEY)
+            assert (entry is not None) == (outcomes[-1] == "whole")
+            assert Store(root).verify().sound
+            assert os.listdir(root / "making") == []
+        return outcomes
+
+    Store(root).put(KEY, {"a": b""}, identity=IDENTITY)
+    filler = root.parent / "filler"
+    def take_pages():
+        with filler.open("wb", buffering=0) as file:
+            fill(lambda: file.write(bytes(4096)))
+    def give_pages(left):
+        with filler.open("r+b") as file:
+            file.truncate(max(0, filler.stat().st_size - 4096 * left))
+    pages = attempts(take_pages, give_pages)
+    filler.unlink()
+
+    nodes = root.parent / "nodes"
+    nodes.mkdir()
+    names = iter(range(10**6))
+    def take_inodes():
+        fill(lambda: (nodes / str(next(names))).touch())
+    def give_inodes(left):
+        for path in list(nodes.iterdir())[:left]:
+            path.unlink()
+    inodes = attempts(take_inodes, give_inodes)
+    for outcomes in (pages, inodes):
+        print(outcomes.count("full"), outcomes.count("whole"))
+    """
+    for line in on_tmpfs("size=256k,nr_inodes=100", code).splitlines():
+        full, whole = map(int, line.split())
+        assert full >= 2
+        assert whole >= 2
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    """`ulimit -f`, or a file system that holds no large files."""
+    code = """
+    import resource
+    store = Store(root)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    try:
+        store.put(KEY, {"a": bytes(20_000)}, identity=IDENTITY)
+    except StoreFullError as error:
+        print(error)
+    assert store.get(KEY) is None and os.listdir(root / "making") == []
+    store.put(KEY, {"a": bytes(5_000)}, identity=IDENTITY)
+    """
+    said = run(code, tmp_path / "store")
+    assert "a file became too large" in said
+    assert "ulimit -f" in said
+
+
+# -- write protection --------------------------------------------------------------------------
+
+
+def test_a_store_that_may_only_be_read_is_read(on_tmpfs: Callable[[str, str], str]) -> None:
+    """A shared store on a read-only mount serves what it has; making and mending say why not."""
+    code = """
+    import subprocess
+    store = Store(root)
+    store.put(KEY, {"a": b"1"}, identity=IDENTITY)
+    broken = {"seed": 1}
+    entry = store.put(key_of("adapter", broken), {"a": b"1"}, identity=broken)
+    entry.path("a").write_bytes(b"2")
+    store.close()
+    subprocess.run(["mount", "-o", "remount,ro", root.parent], check=True)
+    store = Store(root)
+    assert store.get(KEY).path("a").read_bytes() == b"1"
+    assert store.get(key_of("adapter", broken)) is None
+    assert [str(notice.key) for notice in store.notices] == [str(key_of("adapter", broken))]
+    assert len(store.entries()) == 2 and not store.verify().sound
+    for ask in (
+        lambda: store.put(key_of("adapter", {}), {"a": b"1"}, identity={}),
+        lambda: store.put(key_of("adapter", broken), {"a": b"1"}, identity=broken),
+        lambda: store.scratch(KEY),
+        lambda: store.verify(repair=True),
+        lambda: store.prune(kind="adapter"),
+        lambda: Store(root.parent / "new").put(KEY, {"a": b"1"}, identity=IDENTITY),
+    ):
+        try:
+            ask()
+        except StoreError as error:
+            print(str(error).splitlines()[0])
+    """
+    said = on_tmpfs("size=1m", code).splitlines()
+    assert len(said) == 6
+    assert all("may not be written to" in line for line in said)
+
+
+def test_a_store_of_somebody_else_is_refused_by_name(tmp_path: Path) -> None:
+    """A folder without the right to write is a StoreError, not a traceback."""
+    code = """
+    import tempfile
+    with tempfile.TemporaryDirectory() as shared:
+        os.chmod(shared, 0o755)
+        root = Path(shared) / "store"
+        Store(root).put(KEY, {"a": b"1"}, identity=IDENTITY)
+        for folder in [root, *root.rglob("*")]:
+            os.chmod(folder, 0o555 if folder.is_dir() else 0o444)
+        child = os.fork()
+        if child == 0:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            assert Store(root).get(KEY).path("a").read_bytes() == b"1"
+            other = key_of("adapter", {})
+            for ask in (
+                lambda: Store(root).put(other, {"a": b"1"}, identity={}),
+                lambda: Store(root).prune(kind="adapter"),
+                lambda: Store("/proc/store").put(other, {"a": b"1"}, identity={}),
+            ):
+                try:
+                    ask()
+                except StoreError as error:
+                    print(str(error).splitlines()[0], flush=True)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        for folder in root.rglob("*"):
+            os.chmod(folder, 0o755)
+        os.chmod(root, 0o755)
+    """
+    said = run(code, tmp_path).splitlines()
+    assert len(said) == 3
+    assert all("may not be written to" in line for line in said[:2])
+
+
+# -- readers while others prune ----------------------------------------------------------------
+
+
+def test_prune_spares_what_a_living_process_uses(tmp_path: Path) -> None:
+    """Until it ends, however it ends."""
+    code = """
+    store = Store(root)
+    entry = store.get(KEY)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(entry.read_json("a.json"), flush=True)
+    time.sleep(60)
+    """
+    Store(tmp_path / "store").put(KEY, {"a.json": b"42"}, identity=IDENTITY)
+    reader = subprocess.Popen(
+        [*program(code), tmp_path / "store"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "ready\n"
+    pruner = Store(tmp_path / "store")
+    for dry_run in (True, False):
+        report = pruner.prune(kind="adapter", dry_run=dry_run)
+        assert [entry.key for entry in report.spared] == [KEY]
+        assert report.removed == ()
+        assert report.n_kept == 1
+    reader.stdin.write("\n")
+    reader.stdin.flush()
+    assert reader.stdout.readline() == "42\n"
+    reader.kill()
+    reader.communicate()
+    assert [entry.key for entry in pruner.prune(kind="adapter").removed] == [KEY]
+    assert pruner.get(KEY) is None
+
+
+def test_a_fork_speaks_for_itself(tmp_path: Path) -> None:
+    """What a worker uses is spared after the process that it was forked from has let go."""
+    code = """
+    store = Store(root)
+    store.put(KEY, {"a": b"1"}, identity=IDENTITY)
+    other = {"seed": 1}
+    store.put(key_of("adapter", other), {"a": b"1"}, identity=other)
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        assert store.get(KEY)
+        os.write(tell, b"x")
+        time.sleep(60)
+    os.read(told, 1)
+    store.close()
+    report = Store(root).prune(kind="adapter")
+    print([str(entry.key) for entry in report.spared] == [str(KEY)], len(report.removed))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(len(Store(root).prune(kind="adapter").removed))
+    """
+    assert run(code, tmp_path / "store").split() == ["True", "1", "1"]
+
+
+def test_readers_never_see_anything_but_whole_entries_while_others_prune(tmp_path: Path) -> None:
+    """Two processes make, read and let go of five entries while this one removes all it may."""
+    code = """
+    end = time.monotonic() + 1.0
+    rounds = 0
+    while time.monotonic() < end:
+        store = Store(root)
+        for seed in range(5):
+            identity = {"seed": seed}
+            key = key_of("adapter", identity)
+            files = {"a": bytes([seed]) * 30_000, "b": b"b"}
+            entry = store.put(key, files, identity=identity)
+            assert entry.path("a").read_bytes() == files["a"]
+            found = store.get(key)
+            assert found is not None and found.path("b").read_bytes() == b"b"
+        assert store.notices == [], store.notices
+        store.close()
+        rounds += 1
+    print(rounds)
+    """
+    readers = [
+        subprocess.Popen(
+            [*program(code), tmp_path / "store"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    pruner = Store(tmp_path / "store")
+    removed = 0
+    while any(reader.poll() is None for reader in readers):
+        removed += len(pruner.prune(kind="adapter").removed)
+        assert pruner.verify().sound
+        time.sleep(0.005)
+    rounds = [reader.communicate()[0] for reader in readers]
+    assert [reader.returncode for reader in readers] == [0, 0]
+    assert all(int(count) > 1 for count in rounds)
+    assert removed > 5
