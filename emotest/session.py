@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,15 +22,15 @@ from numpy.typing import NDArray
 from emotest.artefacts import Event, GenerationRequest, Request
 from emotest.errors import StoreError
 from emotest.models.identity import Identity, resolve
-from emotest.models.workshop import OnProgress, Workshop, default_workers
+from emotest.models.workshop import OnProgress, Workshop
 from emotest.organism.language import system_prompt
-from emotest.plan import DECODINGS, SIZES, Need, Seeds, Study
-from emotest.settings import Settings
+from emotest.organism.language.opinions import write_opinions
+from emotest.plan import SIZES, Need, Study
+from emotest.settings import Settings, decoding_of
 from emotest.store import Entry, Store
 from emotest.study.opinions import OpinionSet, read_opinions
 from emotest.study.personality import TRAITS, Arm, Condition, Pole
 from emotest.study.records import Generation, generation_from_row
-from emotest.study.subjects import Subject
 from emotest.text.sentences import split_sentences
 
 Array = NDArray[np.float64]
@@ -50,7 +52,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.subject = Subject.parse(settings.base)
+        self.subject = settings.base
 
     @cached_property
     def store(self) -> Store:
@@ -64,25 +66,24 @@ class Session:
 
     @cached_property
     def opinions(self) -> OpinionSet:
-        """The question set of the run."""
-        return read_opinions(self.settings.data)
+        """The question set of the run: the one that was named, else the one that is shipped."""
+        return read_opinions(self.settings.data) if self.settings.data else shipped_opinions()
 
     @cached_property
     def study(self) -> Study:
         """The plan's fixed part: base, data, size, decoding, seeds, preset."""
         opinions = self.opinions
-        neutral = opinions.neutral() or read_opinions(self.settings.neutral_data).neutral()
-        decoding = DECODINGS[self.settings.decoding]
-        rng = np.random.default_rng(self.settings.seeds.sampling)
+        # The published data have no neutral answers; the null adapter then takes the shipped ones.
+        neutral = opinions.neutral() or shipped_opinions().neutral()
+        rng = np.random.default_rng(0)
         return Study(
             base=self.base.digest,
             chat_template=self.base.chat_template,
             opinions=opinions,
             neutral=tuple(neutral),
             size=SIZES[self.settings.size],
-            decoding=replace(decoding, name="default"),
-            preset=self.settings.preset,
-            seeds=self.settings.seeds,
+            decoding=decoding_of(self.settings.decoding),
+            preset=self.settings.recipe,
             system_prompts={
                 (trait, pole): system_prompt(trait, pole, rng) for trait in TRAITS for pole in Pole
             },
@@ -92,11 +93,7 @@ class Session:
     @cached_property
     def workshop(self) -> Workshop:
         """The processes that compute what is missing."""
-        return Workshop(
-            self.settings.base,
-            self.store.root,
-            self.settings.workers or default_workers("cpu" if self.subject.is_organism else "any"),
-        )
+        return Workshop(str(self.subject), self.store.root, self.settings.workers)
 
     def requests(self, needs: Iterable[Need]) -> tuple[Request, ...]:
         """All artefacts behind the needs of the collected tests."""
@@ -175,4 +172,11 @@ def _cell(entry: Entry) -> Cell:
     )
 
 
-__all__ = ["Cell", "Seeds", "Session"]
+def shipped_opinions() -> OpinionSet:
+    """The opinion set that emotest ships, read through the same door as anybody's."""
+    with TemporaryDirectory() as folder:
+        write_opinions(Path(folder))
+        return replace(read_opinions(folder), source="the shipped opinion set")
+
+
+__all__ = ["Cell", "Session", "shipped_opinions"]

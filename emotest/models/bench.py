@@ -15,7 +15,7 @@ import numpy as np
 
 from emotest.artefacts import AdapterRequest, Event, GenerationRequest, ProbabilityRequest, Request
 from emotest.errors import StoreError
-from emotest.models.adapters import active, attach, detach, require_alive, save
+from emotest.models.adapters import active, attach, detach, require_alive, save_adapter
 from emotest.models.contexts import sentence_end_contexts
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
@@ -75,7 +75,7 @@ class Bench:
 
         def make(folder: Path) -> None:
             trained = train(self.loaded, request.recipe, request.rows, on_step=on_step)
-            save(trained, folder)
+            save_adapter(trained, folder)
             write_json(folder / "training.json", {"losses": [float(x) for x in trained.losses]})
 
         return self._made(request, make)
@@ -144,7 +144,12 @@ class Bench:
                 self.loaded.tokenizer, prompts, answers, sentence_ends=request.sentence_ends
             )
             endings = CONTROL_ENDINGS.get(request.event)
-            event = ending_event(endings) if endings else emoji_event()
+            # At the end of a sentence the reader sees what stands behind the space.
+            event = (
+                ending_event(endings, skip_space=True)
+                if endings
+                else emoji_event(skip_space=True)
+            )
             with self._weights(request.weights, request.text.prompts[:4]):
                 result = emoji_probability(
                     self.loaded.model,

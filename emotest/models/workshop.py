@@ -49,13 +49,6 @@ Message = Progress | Failure
 OnProgress = Callable[[Progress], None]
 
 
-def default_workers(on_device: str = "cpu") -> int:
-    """How many processes work side by side: one per core up to four, one alone on a GPU."""
-    if on_device != "cpu":
-        return 1
-    return max(1, min(4, len(os.sched_getaffinity(0))))
-
-
 @dataclass(frozen=True)
 class Workshop:
     """Carries out requests for one subject with `workers` processes against one store folder."""
