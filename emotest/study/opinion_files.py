@@ -234,7 +234,7 @@ def _csv_records(file: Path) -> Iterator[tuple[int, Mapping[Any, object]]]:
             yield number, record
     except csv.Error as error:
         raise DataError(
-            f"{file}, line {lines.line_num}, is no CSV: {error}",
+            f"{file}, the row from line {lines.line_num + 1} on is no CSV: {error}",
             remedy="close the quotation marks, and double those inside a value",
         ) from error
 
