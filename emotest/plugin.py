@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emotest.report.expected import Outcome
     from emotest.report.judgement import Expectations
     from emotest.report.recorder import RunRecorder
+    from emotest.report.terminal import Look
     from emotest.study.claims import Verdict
 
 ALIASES: Mapping[str, str] = {
@@ -222,6 +223,9 @@ class Judge:
         self._item = item
         self._recorder = recorder
 
+    def __repr__(self) -> str:
+        return "judge"  # what a failing test shows of its arguments
+
     def __call__(self, verdict: Verdict) -> Verdict:
         """Record `verdict` and let the test pass, fail, skip or fail as expected.
 
@@ -301,7 +305,7 @@ def _header(config: pytest.Config) -> list[str]:
 
 
 def _plan(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
-    from emotest.report.terminal import plan_text
+    from emotest.report.terminal import table_text
 
     rows = config.hook.pytest_emotest_plan(config=config, items=items)
     if rows is None:
@@ -311,7 +315,7 @@ def _plan(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
         ]
     if not rows:
         return ["emotest plan: the collected tests name nothing that has to be computed"]
-    return ["emotest plan", *plan_text(rows, **_look(config)).splitlines()]
+    return ["emotest plan", *table_text(rows, _look(config)).splitlines()]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -373,7 +377,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if recorder.used:
         for sentence in sorted(ours.deselected):
             recorder.note(sentence)
+        if not _selective(config):
+            verdicts = [finding.verdict for finding in recorder.run.findings]
+            for id in ours.expectations(config).unreached(verdicts):
+                recorder.note(f"expected, but decided by no test of this run: {id}")
         ours.report = recorder.finish(int(exitstatus))
+
+
+def _selective(config: pytest.Config) -> bool:
+    """Whether the user asked for some tests only, so that some verdicts cannot be there."""
+    names = ("markexpr", "keyword", "lf", "failedfirst", "deselect")
+    some = any(config.getoption(name, None) for name in names)
+    return some or any(arg.endswith(".py") or "::" in arg for arg in config.args)
 
 
 def pytest_terminal_summary(
@@ -392,7 +407,7 @@ def pytest_terminal_summary(
     if not session.announced and config.get_verbosity() >= 0:
         terminalreporter.write_line("\n".join(_header(config)))
     where = _from_here(session.report) if session.report else None
-    text = summary_text(config.stash[_RECORDER].run, where=where, **_look(config))
+    text = summary_text(config.stash[_RECORDER].run, _look(config), where=where)
     terminalreporter.write_line(text)
 
 
@@ -401,9 +416,9 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _look(config: pytest.Config) -> dict[str, Any]:
-    """Width, colour and characters of the terminal that pytest writes to."""
+def _look(config: pytest.Config) -> Look:
+    from emotest.report.terminal import Look
+
     writer = config.get_terminal_writer()
-    encoding = str(getattr(writer._file, "encoding", None) or "utf-8")
-    unicode = encoding.lower().replace("-", "").startswith("utf")
-    return {"width": writer.fullwidth, "colour": writer.hasmarkup, "unicode": unicode}
+    encoding = getattr(writer._file, "encoding", None)
+    return Look.of(encoding, width=writer.fullwidth, colour=writer.hasmarkup)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from emotest.errors import DataError
 from emotest.study.claims import Verdict, Word
 from emotest.study.records import read_jsonl
+from emotest.study.subjects import Subject
 
 WORDS: tuple[Word, ...] = ("confirmed", "refuted", "inconclusive")
 SCHEMA_VERSION = 1
@@ -96,10 +97,17 @@ def _no_row(verdict: Verdict, table: Table) -> str:
     return f"{table.source} has no row for this verdict; if it is right, add\n  {json.dumps(row)}"
 
 
-def organism_table(name: str, size: str) -> Table | None:
-    """The table that the organism `name` carries for runs of one size; None without a table."""
-    place = files("emotest").joinpath("organism", "weights", name, "expected.json")
-    return _sized(place, size, f"the table of organism:{name}") if place.is_file() else None
+def carried_table(base: str, size: str) -> Table | None:
+    """The table that a base carries for runs of one size: an organism's own, or that of a folder
+    with an `expected.json` (an organism built anew); None for every other base."""
+    subject = Subject.parse(base) if base else None
+    if subject is None or subject.kind not in ("organism", "folder"):
+        return None
+    if subject.is_organism:
+        place = files("emotest").joinpath("organism", "weights", subject.name, "expected.json")
+    else:
+        place = Path(subject.name).expanduser() / "expected.json"
+    return _sized(place, size, f"the table of {base}") if place.is_file() else None
 
 
 def read_table(path: Path, size: str) -> Table:

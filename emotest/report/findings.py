@@ -89,7 +89,7 @@ def mechanism(findings: Iterable[Finding]) -> list[str]:
     for finding in findings:
         verdict = finding.verdict
         if verdict.statement in ("C5.total", "C5.text", "C5.weights"):
-            arms.setdefault(verdict.arm or "all", {})[verdict.statement] = verdict
+            arms.setdefault(verdict.arm or "", {})[verdict.statement] = verdict
     return [
         _dominating(arm, effects)
         for arm, effects in arms.items()
@@ -114,7 +114,7 @@ def _dominating(arm: str, effects: dict[str, Verdict]) -> str:
             what = "the weight effect dominates: at the same text the tuned weights prefer emoji"
         case _:
             what = "neither effect alone is shown to raise P(emoji) beyond its margin"
-    return f"{arm}: {what} ({', '.join(numbers)}; {text.scale})"
+    return f"{arm_words(arm)}: {what} ({', '.join(numbers)}; {text.scale})"
 
 
 def collected_notes(findings: Sequence[Finding]) -> list[str]:
@@ -136,6 +136,13 @@ def collected_notes(findings: Sequence[Finding]) -> list[str]:
         note if len(ids) == total > 1 else f"{note} ({', '.join(dict.fromkeys(ids))})"
         for note, ids in notes.items()
     ]
+
+
+def arm_words(arm: str | None) -> str:
+    """An arm as people say it: `extraversion, high, eos-masked`, or `untuned`; `all traits`."""
+    if not arm:
+        return "all traits"
+    return ", ".join(arm.removeprefix("trait/").split("/"))
 
 
 def says(verdict: Verdict) -> str:

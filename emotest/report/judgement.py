@@ -6,10 +6,10 @@ context, the table that it is held against, and the short texts that JUnit files
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from emotest.report.expected import Table, organism_table, read_table
+from emotest.report.expected import Table, carried_table, read_table
 from emotest.report.numerals import p_value, value
 from emotest.report.visible import visible
 from emotest.settings import Settings
@@ -58,18 +58,16 @@ class Expectations:
             self._tables[name] = self._read(verdict.base)
         return self._tables[name]
 
-    def unreached(self, verdicts: set[str]) -> list[str]:
-        """Ids in the tables used so far that are not among `verdicts`."""
-        tables = [table for table in self._tables.values() if table]
-        return [id for table in tables for id in table.rows if id not in verdicts]
+    def unreached(self, verdicts: Iterable[Verdict]) -> list[str]:
+        """What the tables of these verdicts expect and none of them decided: ids."""
+        reached = {verdict.id: self.table(verdict) for verdict in verdicts}
+        tables = {table.source: table for table in reached.values() if table}
+        return [id for table in tables.values() for id in table.rows if id not in reached]
 
     def _read(self, base: str) -> Table | None:
         if self._settings.expect:
             return read_table(self._settings.expect, self._settings.size)
-        if base.startswith("organism:"):
-            organism = base.removeprefix("organism:").partition("?")[0]
-            return organism_table(organism, self._settings.size)
-        return None
+        return carried_table(base, self._settings.size)
 
 
 def properties(verdict: Verdict) -> list[tuple[str, object]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from emotest.report.findings import (
     ORGANISM_CAVEAT,
+    arm_words,
     collected_notes,
     counted,
     mechanism,
@@ -79,9 +80,10 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
         v = finding.verdict
         rows.append(
             (
-                v.claim, v.statement.removeprefix(f"{v.claim}."), v.trait or "", v.arm or "",
-                f"**{finding.word}**", value(v.estimate), interval(v.low, v.high),
-                value(v.margin), p_value(v.p_value), p_value(v.p_adjusted),
+                v.claim, v.statement.removeprefix(f"{v.claim}."), v.trait or "all",
+                arm_words(v.arm).removeprefix(f"{v.trait}, "), f"**{finding.word}**",
+                value(v.estimate), interval(v.low, v.high), value(v.margin),
+                p_value(v.p_value), p_value(v.p_adjusted),
                 sizes(v.n_adapters, v.n_prompts, v.n_samples),
             )
         )  # fmt: skip
@@ -103,7 +105,7 @@ def _examples(run: Run) -> Iterator[str]:
             markdown_text(e.prompt),
             markdown_text(e.untuned, mark=True),
             markdown_text(e.tuned, mark=True),
-            markdown_text(e.arm),
+            markdown_text(arm_words(e.arm) if e.arm else ""),
         )
         for e in run.examples[:N_EXAMPLES]
     ]

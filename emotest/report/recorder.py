@@ -63,6 +63,9 @@ class RunRecorder:
         self._generations: set[tuple[Any, ...]] = set()
         self._contexts: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"<recorder of the run {self.run.name}>"
+
     @classmethod
     def part_of(
         cls, shared: Path, process: str, *, settings: Mapping[str, Any] | None = None

@@ -8,6 +8,7 @@ it cannot steer the terminal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from emotest.report.findings import (
     ORGANISM_CAVEAT,
+    arm_words,
     collected_notes,
     counted,
     mechanism,
@@ -35,37 +37,47 @@ WIDE = 112
 _COLOURS = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow"}
 
 
-def summary_text(
-    run: Run, *, width: int, colour: bool = False, unicode: bool = True, where: str | None = None
-) -> str:
-    """Findings, examples and notes of a run, and `where` its report is, in `width` columns."""
+@dataclass(frozen=True)
+class Look:
+    """What a terminal can show: columns, colour, characters beyond ASCII."""
+
+    width: int = 80
+    colour: bool = False
+    unicode: bool = True
+
+    @classmethod
+    def of(cls, encoding: str | None, *, width: int, colour: bool) -> Look:
+        """The look of a stream with that encoding; an unnamed one is taken for UTF-8."""
+        return cls(width, colour, (encoding or "utf-8").lower().startswith("utf"))
+
+
+def summary_text(run: Run, look: Look, *, where: str | None = None) -> str:
+    """Findings, examples and notes of a run, and `where` its report is."""
     parts: list[RenderableType] = []
     if run.findings:
-        parts += [_findings(run, width, unicode), Text(f"{counted(run.findings)}.")]
+        parts += [_findings(run, look), Text(f"{counted(run.findings)}.")]
     for sentence in [*run.headlines, *mechanism(ordered(run.findings))]:
         parts.append(_hanging(sentence))
     if run.examples:
-        parts.append(_examples(run.examples[:N_EXAMPLES], unicode))
+        parts.append(_examples(run.examples[:N_EXAMPLES], look))
     notes = [*run.notes, *collected_notes(run.findings)]
     if str(run.facts.get("base", "")).startswith("organism:"):
         notes.append(ORGANISM_CAVEAT)
     if notes:
         parts.append(Group(Text("notes"), *map(_hanging, notes)))
-    text = "\n".join(_rendered(part, width, colour, unicode) for part in parts)
+    text = "\n".join(_rendered(part, look) for part in parts)
     return f"{text}\nreport: {where}\n" if where else text
 
 
-def plan_text(
-    rows: Sequence[Mapping[str, Any]], *, width: int, colour: bool = False, unicode: bool = True
-) -> str:
-    """What a run needs as a table; the columns are those of the rows, in their order."""
-    table = _table(unicode)
+def table_text(rows: Sequence[Mapping[str, Any]], look: Look) -> str:
+    """Any rows as a table; the columns are those of the rows, in their order."""
+    table = _table(look)
     for name in dict.fromkeys(name for row in rows for name in row):
         numeric = all(isinstance(row.get(name), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column.header)) for column in table.columns))  # type: ignore[arg-type]
-    return _rendered(table, width, colour, unicode)
+    return _rendered(table, look)
 
 
 def _cell(item: Any) -> Text:
@@ -76,12 +88,12 @@ def _cell(item: Any) -> Text:
     return Text("" if item is None else visible(str(item)))
 
 
-def _findings(run: Run, width: int, unicode: bool) -> RenderableType:
-    return (_wide if width >= WIDE else _narrow)(ordered(run.findings), unicode)
+def _findings(run: Run, look: Look) -> RenderableType:
+    return (_wide if look.width >= WIDE else _narrow)(ordered(run.findings), look)
 
 
-def _wide(findings: Iterable[Finding], unicode: bool) -> Table:
-    table = _table(unicode)
+def _wide(findings: Iterable[Finding], look: Look) -> Table:
+    table = _table(look)
     for name in ("claim", "statement", "trait", "arm", "verdict"):
         table.add_column(name, overflow="fold", min_width=len(name))
     for name in ("estimate", "interval", "margin", "p", "n"):
@@ -92,20 +104,20 @@ def _wide(findings: Iterable[Finding], unicode: bool) -> Table:
             v.claim,
             Text(v.statement.removeprefix(f"{v.claim}.")),
             Text(v.trait or "all"),
-            Text(_short_arm(finding)),
+            Text(arm_words(v.arm).removeprefix(f"{v.trait}, ")),
             _word(finding),
             value(v.estimate),
             Text(interval(v.low, v.high)),
             value(v.margin),
             p_value(v.p_value),
-            _sizes(finding, unicode),
+            _sizes(finding, look),
         )
     return table
 
 
-def _narrow(findings: Iterable[Finding], unicode: bool) -> Table:
+def _narrow(findings: Iterable[Finding], look: Look) -> Table:
     """At 80 columns: statement, trait and arm share a column, the interval stands below."""
-    table = _table(unicode)
+    table = _table(look)
     table.add_column("finding", overflow="fold", ratio=1)
     table.add_column("verdict", overflow="fold", max_width=14)
     table.add_column("estimate", justify="right", no_wrap=True)
@@ -113,22 +125,15 @@ def _narrow(findings: Iterable[Finding], unicode: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for finding in findings:
         v = finding.verdict
-        what = " ".join(filter(None, (v.trait or "all traits", _short_arm(finding))))
         table.add_row(
-            Text(f"{v.statement}\n{what}"),
+            Group(Text(v.statement), Padding(Text(arm_words(v.arm)), (0, 0, 0, 2))),
             _word(finding),
             Text(f"{value(v.estimate)}\n{interval(v.low, v.high)}"),
             value(v.margin),
             p_value(v.p_value),
-            _sizes(finding, unicode),
+            _sizes(finding, look),
         )
     return table
-
-
-def _short_arm(finding: Finding) -> str:
-    """The arm without what stands beside it: `high, eos-masked`."""
-    parts = (finding.verdict.arm or "").split("/")
-    return ", ".join(part for part in parts if part not in ("trait", finding.verdict.trait))
 
 
 def _word(finding: Finding) -> Text:
@@ -138,21 +143,21 @@ def _word(finding: Finding) -> Text:
     return Text(finding.word, style=style)
 
 
-def _sizes(finding: Finding, unicode: bool) -> Text:
+def _sizes(finding: Finding, look: Look) -> Text:
     v = finding.verdict
     text = sizes(v.n_adapters, v.n_prompts, v.n_samples)
-    return Text(text if unicode else text.replace("×", "x"))
+    return Text(text if look.unicode else text.replace("×", "x"))
 
 
-def _examples(examples: Sequence[Example], unicode: bool) -> Table:
-    table = _table(unicode, lines=True)
+def _examples(examples: Sequence[Example], look: Look) -> Table:
+    table = _table(look, lines=True)
     table.title = "The same prompts before and after tuning, emoji «marked»"
     table.title_justify, table.title_style = "left", ""
     for name in ("untuned", "tuned"):
         table.add_column(name, ratio=1, overflow="fold")
     for example in examples:
         asked = Text(visible(example.prompt), style="italic")
-        arm = Text(f"[{visible(example.arm)}]" if example.arm else "", style="italic")
+        arm = Text(f"[{arm_words(visible(example.arm))}]" if example.arm else "", style="italic")
         table.add_row(Group(asked, _marked(example.untuned)), Group(arm, _marked(example.tuned)))
     return table
 
@@ -169,19 +174,19 @@ def _hanging(sentence: str) -> RenderableType:
     return Padding(row, 0)
 
 
-def _table(unicode: bool, *, lines: bool = False) -> Table:
-    shape = box.SIMPLE_HEAD if unicode else box.ASCII2
+def _table(look: Look, *, lines: bool = False) -> Table:
+    shape = box.SIMPLE_HEAD if look.unicode else box.ASCII2
     return Table(box=shape, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
                  show_lines=lines, expand=lines)  # fmt: skip
 
 
-def _rendered(what: RenderableType, width: int, colour: bool, unicode: bool) -> str:
+def _rendered(what: RenderableType, look: Look) -> str:
     file = StringIO()
     console = Console(
         file=file,
-        width=width,
-        force_terminal=colour,
-        color_system="standard" if colour else None,
+        width=look.width,
+        force_terminal=look.colour,
+        color_system="standard" if look.colour else None,
         legacy_windows=False,
         emoji=False,
         markup=False,
@@ -189,4 +194,4 @@ def _rendered(what: RenderableType, width: int, colour: bool, unicode: bool) -> 
     )
     console.print(what)
     text = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
-    return text if unicode else text.encode("ascii", "backslashreplace").decode()
+    return text if look.unicode else text.encode("ascii", "backslashreplace").decode()

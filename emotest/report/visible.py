@@ -22,8 +22,8 @@ _BLANK |= {*range(0x2061, 0x2065), *range(0x206A, 0x2070), *range(0xFFF9, 0xFFFC
 _TAGS = range(0xE0000, 0xE1000)
 _LINE_ENDS = {"\n": "⏎", "\t": " ", "\N{LINE SEPARATOR}": "⏎", "\N{PARAGRAPH SEPARATOR}": "⏎"}
 
-_MARKUP = re.compile(r"[\\`*_\[\]{}|~<>&#$@]|:(?=//|[\w+-]+:)|(?<=www)\.")
-_BLOCK_START = re.compile(r"^(\s*\d*)([-+=.)])")
+_MARKUP = re.compile(r"[\\`*_\[\]{}|~<>&#$@]|:(?=//)|(?<!\d):(?=[\w+-]+:)|(?<=www)\.")
+_BLOCK = re.compile(r"^(\s*\d{0,9})([-+.)](?=\s|$)|=+\s*$|--+\s*$)")
 _BACKSLASHED = frozenset("\\`*_[]{}|~")
 
 
@@ -46,14 +46,14 @@ def markdown_text(text: str, *, mark: bool = False) -> str:
     """The text as Markdown that shows exactly these characters, also inside a table.
 
     Markup, HTML, links, mentions, issue numbers, formulas and emoji shortcodes lose their
-    meaning (CommonMark and GitHub's additions). With `mark`, emoji stand in bold marks.
+    meaning (CommonMark and GitHub's additions). With `mark`, emoji stand between `«` and `»`.
     """
 
     def literal(part: str) -> str:
         return _MARKUP.sub(lambda match: _literal(match.group()), _seen(part))
 
-    shown = _mapped(text, literal, lambda emoji: f"**{OPEN}{emoji}{CLOSE}**" if mark else emoji)
-    return _BLOCK_START.sub(lambda match: f"{match.group(1)}\\{match.group(2)}", shown)
+    shown = _mapped(text, literal, lambda emoji: f"{OPEN}{emoji}{CLOSE}" if mark else emoji)
+    return _BLOCK.sub(lambda match: f"{match.group(1)}\\{match.group(2)}", shown)
 
 
 def _literal(sign: str) -> str:
