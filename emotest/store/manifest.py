@@ -212,12 +212,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def signature(folder: Path, manifest: Manifest) -> tuple[tuple[int, int, int], ...]:
-    """Inode, size and time of change of every file: unchanged as long as nobody wrote to them.
+    """Inode, size and time of change of every file and folder: the same while nobody writes there.
 
     `FileNotFoundError` where one is gone.
     """
-    names = [MANIFEST, *(file.name for file in manifest.files)]
-    statuses = [(folder / name).lstat() for name in names]
+    files = [folder / MANIFEST, *(folder / file.name for file in manifest.files)]
+    statuses = [path.lstat() for path in [*files, *sorted({file.parent for file in files})]]
     return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in statuses)
 
 

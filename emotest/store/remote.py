@@ -10,23 +10,27 @@ there by any other tool serves as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emotest.errors import StoreError
 from emotest.store.keys import Key
 from emotest.store.layout import MARKER, check_store_marker, store_marker
-from emotest.store.manifest import MANIFEST, Manifest, check_folder, parse_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from emotest.store.manifest import (
+    MANIFEST,
+    CorruptEntryError,
+    Manifest,
+    check_folder,
+    parse_manifest,
+)
 
 
 class Remote:
     """The entries at an fsspec address. The connection is opened at first use."""
 
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+        self.address = address
         self._opened: tuple[Any, str] | None = None
 
     def has(self, key: Key) -> bool:
@@ -54,7 +58,10 @@ class Remote:
         for file in manifest.files:
             target = folder / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            system.get_file(f"{place}/{file.name}", str(target))
+            try:
+                system.get_file(f"{place}/{file.name}", str(target))
+            except FileNotFoundError as error:
+                raise CorruptEntryError(f"{file.name} is missing there") from error
         (folder / MANIFEST).write_bytes(raw)
         return check_folder(folder, key), folder
 

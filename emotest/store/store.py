@@ -269,7 +269,8 @@ class Store:
         try:
             if known := self._verified.pop(key, None):
                 entry, seen = known
-                with suppress(FileNotFoundError):  # which file is missing, the full check says
+                # What is missing, the full check says.
+                with suppress(FileNotFoundError, NotADirectoryError):
                     if signature(folder, entry.manifest) == seen:
                         self._verified[key] = known
                         return entry
