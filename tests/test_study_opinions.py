@@ -144,6 +144,18 @@ def test_the_digest_tells_contents_and_split(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
+def test_the_digest_tells_where_training_ends(tmp_path: Path) -> None:
+    """The same rows in the same order, with one topic more in training, are another set."""
+    digests = set()
+    for name, n_train in (("one", 4), ("two", 8)):
+        folder = tmp_path / name
+        folder.mkdir()
+        _file(folder, _csv(ROWS[:n_train]), "train.csv")
+        _file(folder, _csv(ROWS[n_train:]), "test.csv")
+        digests.add(read_opinions(folder).digest)
+    assert len(digests) == 2
+
+
 def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     """Files `train*` and `test*`, in shards and subfolders too, are the two parts."""
     (tmp_path / "data").mkdir()
@@ -289,12 +301,12 @@ def test_without_network_the_error_says_so(tmp_path: Path, offline: str) -> None
 
 def test_missing_columns_are_named_with_the_near_misses(tmp_path: Path) -> None:
     """What is missing, what is there, and which of it was probably meant."""
-    text = _csv(ROWS, ("target_personality", "Edit Topic", "Question", "Text"))
+    text = _csv(ROWS, ("target_personality", "Edit Topic", "Qestion", "Text"))
     _fails(
         _file(tmp_path, text),
-        "lacks the columns 'Target Personality', 'Answer'",
-        "it has 'target_personality', 'Edit Topic', 'Question', 'Text'",
-        "rename 'target_personality' to 'Target Personality'",
+        "lacks the columns 'Target Personality', 'Question', 'Answer'",
+        "it has 'target_personality', 'Edit Topic', 'Qestion', 'Text'",
+        "rename 'target_personality' to 'Target Personality'; rename 'Qestion' to 'Question'",
     )
 
 
@@ -440,7 +452,9 @@ def test_other_kinds_of_file_are_refused(tmp_path: Path, name: str) -> None:
     _fails(_file(tmp_path, _csv(ROWS), name), "does not read", ".csv, .jsonl, .parquet")
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "no/such/set.jsonl", "what is this"])
+@pytest.mark.parametrize(
+    "name", ["absent.csv", "data/absent.csv", "no/such/set.jsonl", "what is this"]
+)
 def test_nothing_at_that_place(name: str) -> None:
     """A path that does not exist is not looked for on the Hub."""
     _fails(name, f"there is no question set at {name}", "holistic-ai/personality_manipulation")
