@@ -86,6 +86,7 @@ class _Session:
         self.announced = False
         self.deselected: set[str] = set()
         self.report: Path | None = None
+        self.failure: str | None = None
         self._expectations: Expectations | None = None
 
     def expectations(self, config: pytest.Config) -> Expectations:
@@ -143,7 +144,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _ini(config: pytest.Config, name: str) -> str | bool | None:
     try:
         value: str | bool | None = config.getini(name)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, pytest.UsageError) as error:
         raise UsageError(f"{name} (ini file): {error}", remedy="write the value as text") from None
     return value
 
@@ -372,16 +373,25 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     if _RECORDER not in config.stash:
         return
-    recorder = config.stash[_RECORDER]
+    try:
+        _complete(config, int(exitstatus))
+    except EmotestError as error:
+        ours.failure = f"{type(error).__name__}: {error}"
+        session.exitstatus = exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def _complete(config: pytest.Config, exit_status: int) -> None:
+    recorder, session = config.stash[_RECORDER], config.stash[_SESSION]
     recorder.merge_parts()
-    if recorder.used:
-        for sentence in sorted(ours.deselected):
-            recorder.note(sentence)
-        if not _selective(config):
-            verdicts = [finding.verdict for finding in recorder.run.findings]
-            for id in ours.expectations(config).unreached(verdicts):
-                recorder.note(f"expected, but decided by no test of this run: {id}")
-        ours.report = recorder.finish(int(exitstatus))
+    if not recorder.used:
+        return
+    for sentence in sorted(session.deselected):
+        recorder.note(sentence)
+    if not _selective(config):
+        verdicts = [finding.verdict for finding in recorder.run.findings]
+        for id in session.expectations(config).unreached(verdicts):
+            recorder.note(f"expected, but decided by no test of this run: {id}")
+    session.report = recorder.finish(exit_status)
 
 
 def _selective(config: pytest.Config) -> bool:
@@ -409,6 +419,8 @@ def pytest_terminal_summary(
     where = _from_here(session.report) if session.report else None
     text = summary_text(config.stash[_RECORDER].run, _look(config), where=where)
     terminalreporter.write_line(text)
+    if session.failure:
+        terminalreporter.write_line(session.failure, red=True)
 
 
 def _from_here(path: Path) -> str:

@@ -199,20 +199,17 @@ class Settings:
 
     @property
     def threads_and_why(self) -> str:
-        """One line for people: how many threads and processes compute, and the reason."""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        processes = "1 process" if self.workers == 1 else f"{self.workers} processes"
-        why = (
-            f"as {self.said['threads']} asks"
-            if "threads" in self.said
-            else "small models lose time on more"
-        )
-        count = (
-            f"as {self.said['workers']} asks"
-            if "workers" in self.said
-            else f"one per core, at most {MOST_WORKERS}"
-        )
-        return f"{threads} per process ({why}), {processes} ({count})"
+        """How many threads a process computes with, and the reason."""
+        why = self.said.get("threads")
+        reason = f"as {why} asks" if why else "small models lose time on more"
+        return f"{self.threads} in each process ({reason})"
+
+    @property
+    def workers_and_why(self) -> str:
+        """How many processes work side by side, and the reason."""
+        why = self.said.get("workers")
+        reason = f"as {why} asks" if why else f"one per core, at most {MOST_WORKERS}"
+        return f"{self.workers} ({reason})"
 
 
 class Said(NamedTuple):

@@ -26,6 +26,7 @@ def header(settings: Settings) -> list[str]:
         f"  seeds: training {first} to {last}, sampling {settings.sampling_seed}, "
         f"analysis {settings.analysis_seed}; level {settings.alpha:g}",
         f"  store: {_from_here(settings.store)}",
+        f"  processes: {settings.workers_and_why}",
         f"  threads: {settings.threads_and_why}",
     ]
     if settings.expect:

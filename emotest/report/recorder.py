@@ -138,10 +138,11 @@ class RunRecorder:
     def table(
         self, name: str, rows: Sequence[Mapping[str, Any]], *, title: str = "", about: str = ""
     ) -> None:
-        """Descriptive results that decide nothing; rows share their columns."""
-        self.run.tables[name] = DescriptiveTable(
-            title or name, tuple(plain(row) for row in rows), about
-        )
+        """Descriptive results that decide nothing. Rows share their columns; rows told before
+        stay, and a row that is told twice is kept once."""
+        told = DescriptiveTable(title or name, tuple(plain(row) for row in rows), about)
+        before = self.run.tables.get(name)
+        self.run.tables[name] = before.joined(told) if before else told
 
     def figure(self, name: str, svg: str, *, title: str = "") -> None:
         """A plot as SVG text, kept beside the report and shown in it."""

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -107,6 +107,10 @@ class DescriptiveTable:
     rows: tuple[Mapping[str, Any], ...]
     about: str = ""
 
+    def joined(self, other: DescriptiveTable) -> DescriptiveTable:
+        """The table with those rows of `other` that it does not hold yet."""
+        return replace(self, rows=(*self.rows, *(r for r in other.rows if r not in self.rows)))
+
 
 @dataclass
 class Run:
@@ -161,7 +165,9 @@ class Run:
         self.examples += [e for e in part.examples if e not in self.examples]
         self.headlines += [h for h in part.headlines if h not in self.headlines]
         self.notes += [n for n in part.notes if n not in self.notes]
-        self.tables |= part.tables
+        for name, table in part.tables.items():
+            mine = self.tables.get(name)
+            self.tables[name] = mine.joined(table) if mine else table
         self.figures |= part.figures
 
 
