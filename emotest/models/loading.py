@@ -94,6 +94,7 @@ def load(
     model.requires_grad_(False)
     model.eval()
     linears = _linear4bit(model)
+    _require_shapes(linears, identity)
     for module in linears:
         # On CPUs with AVX512-BF16, bitsandbytes repacks the weights in place at the first
         # forward in evaluation mode; training after that computes with wrong weights.
@@ -208,6 +209,18 @@ def _linear4bit(model: Any) -> list[Any]:
     from bitsandbytes.nn import Linear4bit
 
     return [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+
+def _require_shapes(linears: list[Any], identity: Identity) -> None:
+    """Refuse quantized weights of another shape than the config's, which transformers accepts."""
+    for module in linears:
+        found, wanted = module.weight.quant_state.shape, (module.out_features, module.in_features)
+        if sorted(found) != sorted(wanted):  # GPT-2 stores its linear layers transposed
+            raise ModelError(
+                f"a linear layer of {identity.subject} has weights of shape {tuple(found)}, "
+                f"but its config.json says {wanted}",
+                remedy="download the model again: config and weights do not belong together",
+            )
 
 
 def _keep_dequantized(linears: list[Any]) -> None:
