@@ -34,8 +34,10 @@ import torch
 from numpy.typing import NDArray
 
 from emotest.errors import ModelError, UsageError
-from emotest.models.events import HAPPENED, TextEvent, emoji_event
+from emotest.models.events import HAPPENED, TextEvent, emoji_event, ending_event
 from emotest.models.spelling import Spelling, vocabulary_bytes
+
+__all__ = ["EmojiProbability", "TextEvent", "emoji_event", "emoji_probability", "ending_event"]
 
 Context: TypeAlias = str | Sequence[int]
 
