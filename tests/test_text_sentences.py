@@ -45,6 +45,10 @@ def _texts(text: str) -> list[str]:
             ["Dr. Smith met Mr. Jones at 5 p.m. in Washington D.C.", "He was late."],
         ),
         ("A vs. B is fun, etc. They agree.", ["A vs. B is fun, etc.", "They agree."]),
+        # words that the library takes for Me. (Maine), May., Ill. and No.
+        ("It feels right to me. Then I go.", ["It feels right to me.", "Then I go."]),
+        ('I said no. "Why?" he asked.', ["I said no.", '"Why?" he asked.']),
+        ("Come if you may. See no. 5 there.", ["Come if you may.", "See no. 5 there."]),
         ("It costs 3.50. I paid 4.", ["It costs 3.50.", "I paid 4."]),
         ("J. R. R. Tolkien wrote it. Nice.", ["J. R. R. Tolkien wrote it.", "Nice."]),
         ("Visit www.example.com. Now.", ["Visit www.example.com.", "Now."]),

@@ -126,10 +126,18 @@ _REPEATED_MARKS = regex.compile(
 )
 
 
+# The library takes these for Me., May., Ill., No. and the like, which stand with a capital letter
+# or before a number; a small letter before and a capital after it make them ordinary words.
+_ORDINARY = regex.compile(
+    r"\b(?:art|con|fed|id|ill|la|mar|may|me|miss|no|ore|pa)\.(?=\s+\p{P}*+\p{Lu})"
+)
+
+
 def _shadow(visible: str) -> str:
     """ASCII, as long as `visible`; every line break is `\\n`."""
     # The library would not break in "week!! I love" and "week... I love".
     plain = _REPEATED_MARKS.sub(lambda match: "!".ljust(len(match.group())), visible)
+    plain = _ORDINARY.sub(lambda match: ".".rjust(len(match.group()), "a"), plain)
     kin = plain.translate(_KIN)
     return "".join(map(_stand_in, kin))
 
