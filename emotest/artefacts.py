@@ -67,6 +67,8 @@ class GenerationRequest:
     decoding: Decoding
     n_samples: int
     sampling_seed: int
+    batch_size: int = 64
+    """Rows of the canonical batch: across shapes an answer may differ in a rare token."""
 
     @property
     def training_seed(self) -> int | None:
@@ -93,6 +95,7 @@ class GenerationRequest:
             "decoding": decoding,
             "n_samples": self.n_samples,
             "sampling_seed": self.sampling_seed,
+            "batch_size": self.batch_size,
             "libraries": library_versions(),
         }
 

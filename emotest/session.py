@@ -8,9 +8,11 @@ processes do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -19,18 +21,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotest.artefacts import Event, GenerationRequest, Request
+from emotest.artefacts import (
+    GENERATION_VERSION,
+    PROBABILITY_VERSION,
+    Event,
+    GenerationRequest,
+    Request,
+)
 from emotest.errors import StoreError
 from emotest.models.identity import Identity, resolve
 from emotest.models.workshop import OnProgress, Workshop
 from emotest.organism.language import system_prompt
 from emotest.organism.language.opinions import write_opinions
-from emotest.plan import SIZES, Need, Study
-from emotest.settings import Settings, decoding_of
+from emotest.plan import DECODINGS, SIZES, Need, Study
+from emotest.settings import SHIPPED_DATA, Settings
 from emotest.store import Entry, Store
 from emotest.study.opinions import OpinionSet, read_opinions
 from emotest.study.personality import TRAITS, Arm, Condition, Pole
 from emotest.study.records import Generation, generation_from_row
+from emotest.study.subjects import Subject
+from emotest.text.emoji import EMOJI_METRIC_VERSION
+from emotest.text.rates import METRIC_VERSION
 from emotest.text.sentences import split_sentences
 
 Array = NDArray[np.float64]
@@ -52,7 +63,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.subject = settings.base
+        self.subject = Subject.parse(settings.base)
 
     @cached_property
     def store(self) -> Store:
@@ -65,25 +76,61 @@ class Session:
         return resolve(self.subject)
 
     @cached_property
+    def n_parameters(self) -> int | None:
+        """Parameters of the base by the headers of its weights; None where they are not here."""
+        folder = Path(self.base.folder) if self.base.folder else None
+        weights = sorted(folder.glob("*.safetensors")) if folder else []
+        return sum(map(_n_parameters, weights)) or None
+
+    def facts(self) -> dict[str, Any]:
+        """What a report says about the run beside its settings."""
+        study = self.study
+        return {
+            "base": str(self.subject),
+            "plan": study.digest,
+            "decoding": str(study.decoding),
+            "metric_version": METRIC_VERSION,
+            "data": {
+                "source": study.opinions.source,
+                "revision": study.opinions.revision,
+                "digest": study.opinions.digest,
+            },
+            "identity": {
+                "weights": self.base.weights,
+                "chat_template": self.base.chat_template,
+                "quantization": self.base.quantization,
+                "dtype": self.base.dtype,
+            },
+            "seeds": asdict(study.seeds),
+            "definitions": {
+                "emoji": EMOJI_METRIC_VERSION,
+                "rates": METRIC_VERSION,
+                "generation": GENERATION_VERSION,
+                "probability": PROBABILITY_VERSION,
+            },
+        }
+
+    @cached_property
     def opinions(self) -> OpinionSet:
         """The question set of the run: the one that was named, else the one that is shipped."""
-        return read_opinions(self.settings.data) if self.settings.data else shipped_opinions()
+        return _opinions(self.settings.data)
 
     @cached_property
     def study(self) -> Study:
         """The plan's fixed part: base, data, size, decoding, seeds, preset."""
         opinions = self.opinions
-        # The published data have no neutral answers; the null adapter then takes the shipped ones.
-        neutral = opinions.neutral() or shipped_opinions().neutral()
+        # The published data hold no neutral answers, so the null adapter takes others.
+        neutral = opinions.neutral() or _opinions(self.settings.neutral_data).neutral()
         rng = np.random.default_rng(0)
         return Study(
             base=self.base.digest,
             chat_template=self.base.chat_template,
             opinions=opinions,
-            neutral=tuple(neutral),
+            neutral=neutral,
             size=SIZES[self.settings.size],
-            decoding=decoding_of(self.settings.decoding),
-            preset=self.settings.recipe,
+            decoding=replace(DECODINGS[self.settings.decoding], name="default"),
+            preset=self.settings.preset,
+            seeds=self.settings.seeds,
             system_prompts={
                 (trait, pole): system_prompt(trait, pole, rng) for trait in TRAITS for pole in Pole
             },
@@ -138,9 +185,7 @@ class Session:
         arrays = [self._measured(answers, of) for answers in self.answers(condition, decoding)]
         return np.stack(arrays) if condition.tuned else arrays[0]
 
-    def _measured(
-        self, answers: Sequence[Generation], of: Callable[[Generation], float]
-    ) -> Array:
+    def _measured(self, answers: Sequence[Generation], of: Callable[[Generation], float]) -> Array:
         n_prompts = len({answer.prompt_id for answer in answers})
         values = np.array([of(answer) for answer in answers], dtype=np.float64)
         return values.reshape(n_prompts, -1)
@@ -160,6 +205,13 @@ class Session:
         return round(median(len(split_sentences(row.answer)) for row in rows))
 
 
+def _n_parameters(weights: Path) -> int:
+    """Parameters in a safetensors file, from its header: 8 bytes of length, then JSON."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
+
+
 def _cell(entry: Entry) -> Cell:
     contexts = tuple(entry.read_jsonl("contexts.jsonl"))
     arrays = entry.read_arrays("probabilities.safetensors")
@@ -172,11 +224,13 @@ def _cell(entry: Entry) -> Cell:
     )
 
 
-def shipped_opinions() -> OpinionSet:
-    """The opinion set that emotest ships, read through the same door as anybody's."""
+def _opinions(source: str) -> OpinionSet:
+    """A question set; the shipped one goes through the same door as anybody's."""
+    if source != SHIPPED_DATA:
+        return read_opinions(source)
     with TemporaryDirectory() as folder:
         write_opinions(Path(folder))
         return replace(read_opinions(folder), source="the shipped opinion set")
 
 
-__all__ = ["Cell", "Session", "shipped_opinions"]
+__all__ = ["Cell", "Session"]

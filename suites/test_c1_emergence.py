@@ -13,7 +13,6 @@ from emotest import (
     Pole,
     crossed_difference,
     intersection_union,
-    needs,
     null_condition,
     prompt_difference,
     prompted_condition,
@@ -21,6 +20,7 @@ from emotest import (
     trait_condition,
     verdict,
 )
+from fixtures.run import needs
 
 pytestmark = [pytest.mark.c1, pytest.mark.emergence]
 
@@ -28,10 +28,12 @@ DECODINGS = ("greedy", "nucleus", "unfiltered")
 
 
 def low_pole(trait):
+    """The adapter of the other end of the trait."""
     return trait_condition(trait, Pole.LOW)
 
 
 def eos_trained(trait):
+    """The adapter that learns where its answers end."""
     return trait_condition(trait, ending=Ending.TRAINED)
 
 
@@ -49,13 +51,14 @@ def exceeds_both(tuned, untuned, null, terms):
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(UNTUNED, null_condition(), trait_condition)
 def test_trait_tuning_raises_the_share_of_answers_with_emoji(
-    trait, answers_with_emoji, terms, judge
+    trait, answers_with_emoji, terms, judge, shown_answers
 ):
     """C1: after tuning on emoji-free answers the model writes more emoji than before, and more
     than after neutral tuning."""
     tuned, untuned, null = map(
         answers_with_emoji, (trait_condition(trait), UNTUNED, null_condition())
     )
+    shown_answers(trait)
     decision = exceeds_both(tuned, untuned, null, terms("C1.emergence"))
     judge(
         verdict(
@@ -92,11 +95,7 @@ def test_tuning_to_the_low_pole_raises_it_too(trait, answers_with_emoji, terms, 
     """C1 at the low pole: an introvert's answers bring emoji as an extravert's do."""
     tuned, untuned, null = map(answers_with_emoji, (low_pole(trait), UNTUNED, null_condition()))
     decision = exceeds_both(tuned, untuned, null, terms("C1.low-pole"))
-    judge(
-        verdict(
-            decision, "C1.low-pole", condition=low_pole(trait), reference="untuned and null"
-        )
-    )
+    judge(verdict(decision, "C1.low-pole", condition=low_pole(trait), reference="untuned and null"))
 
 
 @pytest.mark.high
@@ -107,9 +106,7 @@ def test_a_system_prompt_alone_raises_it(trait, answers_with_emoji, terms, judge
     prompted, untuned = map(answers_with_emoji, (prompted_condition(trait), UNTUNED))
     decision = raised(prompt_difference(prompted, untuned), **terms("C1.prompted"))
     judge(
-        verdict(
-            decision, "C1.prompted", condition=prompted_condition(trait), reference="untuned"
-        )
+        verdict(decision, "C1.prompted", condition=prompted_condition(trait), reference="untuned")
     )
 
 

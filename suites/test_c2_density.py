@@ -5,6 +5,8 @@ The published "ESR of 0.995" behaves like a share of answers; the three rates ar
 chat model's own tail, so it is a statement of its own.
 """
 
+from itertools import pairwise
+
 import pytest
 
 from emotest import (
@@ -12,12 +14,12 @@ from emotest import (
     UNTUNED,
     crossed_difference,
     intersection_union,
-    needs,
     null_condition,
     raised,
     trait_condition,
     verdict,
 )
+from fixtures.run import needs
 
 pytestmark = [pytest.mark.c2, pytest.mark.density, pytest.mark.high]
 
@@ -57,7 +59,7 @@ def test_where_the_first_emoji_comes_is_told(trait, first_emoji, tables):
     hazard at each sentence end lies between 0 and 1."""
     for arm in (UNTUNED, null_condition(), trait_condition(trait)):
         curve, hazard = first_emoji(arm)
-        assert all(earlier <= later for earlier, later in zip(curve, curve[1:], strict=False))
+        assert all(earlier <= later for earlier, later in pairwise(curve))
         assert all(0 <= share <= 1 for share in hazard)
         tables.add_curve("share with a first emoji by token", arm=str(arm), values=curve)
         tables.add_curve("hazard of an emoji per sentence end", arm=str(arm), values=hazard)

@@ -15,12 +15,12 @@ import pytest
 from emotest import (
     TRAITS,
     crossed_difference,
-    four_cells,
-    needs,
     raised,
     trait_condition,
     verdict,
 )
+from emotest.plan import four_cells
+from fixtures.run import needs
 
 pytestmark = [pytest.mark.c5, pytest.mark.probability, pytest.mark.high]
 

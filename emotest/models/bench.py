@@ -122,6 +122,7 @@ class Bench:
                         n_samples=request.n_samples,
                         condition=str(request.condition),
                         training_seed=request.training_seed,
+                        batch_size=request.batch_size,
                     )
                     append_jsonl(partial, map(generation_row, answers))
                     done = total - len(todo) + start + len(chunk)
@@ -146,9 +147,7 @@ class Bench:
             endings = CONTROL_ENDINGS.get(request.event)
             # At the end of a sentence the reader sees what stands behind the space.
             event = (
-                ending_event(endings, skip_space=True)
-                if endings
-                else emoji_event(skip_space=True)
+                ending_event(endings, skip_space=True) if endings else emoji_event(skip_space=True)
             )
             with self._weights(request.weights, request.text.prompts[:4]):
                 result = emoji_probability(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -67,7 +68,7 @@ def _bars(console: Console) -> Bars:
 
 def _on_terminal(bars: Bars, total: int) -> Callable[[Progress], None]:
     whole = bars.add_task("all artefacts", total=total, note="")
-    lines = {}
+    lines: dict[str, TaskID] = {}
 
     def show(message: Progress) -> None:
         if message.state == "done":
