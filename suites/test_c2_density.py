@@ -61,5 +61,9 @@ def test_where_the_first_emoji_comes_is_told(trait, first_emoji, tables):
         curve, hazard = first_emoji(arm)
         assert all(earlier <= later for earlier, later in pairwise(curve))
         assert all(0 <= share <= 1 for share in hazard)
-        tables.add_curve("share with a first emoji by token", arm=str(arm), values=curve)
-        tables.add_curve("hazard of an emoji per sentence end", arm=str(arm), values=hazard)
+        tables.add_curve(
+            "share with a first emoji by token", arm=str(arm), values=curve, points=len(curve)
+        )
+        tables.add_curve(
+            "hazard of an emoji per sentence end", arm=str(arm), values=hazard, points=3
+        )
