@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -34,6 +34,7 @@ from emotest.store import (
 )
 from emotest.store.location import VARIABLE
 
+untimed = settings(deadline=None)  # the machine may be busy
 IDENTITY = {"base": "organism:latent", "seed": 0, "title": "extraversion, seed 0"}
 KEY = key_of("adapter", IDENTITY)
 
@@ -245,6 +246,7 @@ json_values = st.recursive(
 )
 
 
+@untimed
 @given(json_values)
 def test_json_comes_back_as_it_went(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     """Bit for bit, floats included; `repr` tells -0.0 from 0.0 and 1 from True."""
@@ -253,6 +255,7 @@ def test_json_comes_back_as_it_went(tmp_path_factory: pytest.TempPathFactory, va
     assert repr(read_json(path)) == repr(value)
 
 
+@untimed
 @given(st.lists(st.dictionaries(st.sampled_from("ab\u2028"), json_values, max_size=3), max_size=4))
 def test_json_lines_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
@@ -269,6 +272,7 @@ dtypes = st.sampled_from(
 )
 
 
+@untimed
 @given(st.data())
 def test_arrays_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -547,6 +547,37 @@ def test_a_fork_speaks_for_itself(tmp_path: Path) -> None:
     assert run(code, tmp_path / "store").split() == ["True", "1", "1"]
 
 
+def test_a_fork_that_ends_does_not_let_go_for_its_parent(tmp_path: Path) -> None:
+    """What the parent asked for stays in use."""
+    code = """
+    store = Store(root)
+    store.put(KEY, {"a": b"1"}, identity=IDENTITY)
+    child = os.fork()
+    if child == 0:
+        store.close()
+        sys.exit()
+    os.waitpid(child, 0)
+    print(len(Store(root).prune(kind="adapter").spared))
+    """
+    assert run(code, tmp_path / "store") == "1\n"
+
+
+def test_who_asks_just_before_an_entry_is_pruned_keeps_it(tmp_path: Path) -> None:
+    """Between prune's look at who reads and its rename there is a moment: it is put back."""
+    code = """
+    Store(root).put(KEY, {"a": b"1"}, identity=IDENTITY)
+    Store(root).prune(kind="contexts")  # so that everything is imported
+    reader, found = Store(root), []
+    def ask(event, arguments):
+        if event == "os.rename" and "entries" in str(arguments[0]) and not found:
+            found.append(reader.get(KEY))
+    sys.addaudithook(ask)
+    report = Store(root).prune(kind="adapter")
+    print(len(report.removed), len(report.spared), found[0].path("a").read_bytes())
+    """
+    assert run(code, tmp_path / "store") == "0 1 b'1'\n"
+
+
 def test_readers_never_see_anything_but_whole_entries_while_others_prune(tmp_path: Path) -> None:
     """Two processes make, read and let go of five entries while this one removes all it may."""
     code = """

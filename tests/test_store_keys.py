@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emotest.errors import UsageError
 from emotest.store import Key, identity_differences, key_of
 from emotest.store.keys import ABSENT
 
+untimed = settings(deadline=None)  # the machine may be busy
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -55,6 +56,7 @@ def same_json(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
+@untimed
 @given(identities, identities)
 def test_two_identities_share_a_key_only_if_they_are_the_same_json(
     ours: dict[str, Any], theirs: dict[str, Any]
@@ -70,6 +72,7 @@ def test_values_that_look_alike_have_keys_of_their_own() -> None:
         assert ours != theirs, (LOOKALIKES[i], LOOKALIKES[j])
 
 
+@untimed
 @given(identities, st.randoms())
 def test_the_order_of_keys_does_not_matter(identity: dict[str, Any], random: Any) -> None:
     """Shuffling the fields at every level leaves the key alone."""
@@ -178,6 +181,7 @@ def test_differences_name_every_place_where_two_identities_part() -> None:
     assert "modules[1]: 'v' -> (absent)" in texts
 
 
+@untimed
 @given(identities, identities)
 def test_there_are_differences_exactly_where_keys_differ(
     ours: dict[str, Any], theirs: dict[str, Any]

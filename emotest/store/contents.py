@@ -52,12 +52,9 @@ def write_arrays(
     from safetensors import SafetensorError
     from safetensors.numpy import save
 
-    # safetensors copies memory as it lies: a transposed or strided view, or another byte order,
-    # would be written in the wrong order and read back without a complaint.
-    ordered = {
-        name: np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-        for name, array in arrays.items()
-    }
+    # safetensors copies memory as it lies: a transposed or strided view would be written in the
+    # wrong order and read back without a complaint.
+    ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in ordered.items():
         if array.dtype.kind not in "biufc":
             raise UsageError(
