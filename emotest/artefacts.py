@@ -52,7 +52,7 @@ class AdapterRequest:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        return f"adapter {self.recipe.condition} seed {self.recipe.training_seed}"
+        return f"adapter {self.recipe.condition.title}, seed {self.recipe.training_seed}"
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class GenerationRequest:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        seed = "" if self.training_seed is None else f" seed {self.training_seed}"
-        return f"answers {self.condition}{seed}, {self.decoding.name}"
+        seed = "" if self.training_seed is None else f", seed {self.training_seed}"
+        return f"answers {self.condition.title}{seed}, {self.decoding.name}"
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class ProbabilityRequest:
     @property
     def title(self) -> str:
         """What a person calls it."""
-        weights = self.weights.recipe.condition if self.weights else "untuned"
+        weights = self.weights.recipe.condition.title if self.weights else "untuned"
         seed = self.text.training_seed
         if seed is None and self.weights:
             seed = self.weights.recipe.training_seed
-        tail = "" if seed is None else f" seed {seed}"
-        return f"P({self.event}) on text of {self.text.condition}, weights of {weights}{tail}"
+        tail = "" if seed is None else f", seed {seed}"
+        return f"P({self.event}): {self.text.condition.title} text, {weights} weights{tail}"
 
 
 Request = AdapterRequest | GenerationRequest | ProbabilityRequest

@@ -95,6 +95,13 @@ class Condition:
         """Whether an adapter is needed to answer in this condition."""
         return self.arm in _TUNED
 
+    @property
+    def title(self) -> str:
+        """What a person calls it: `extraversion high`, `null, EOS trained`."""
+        who = "" if self.trait is None else f"{self.trait} {self.pole}"
+        arm = who if self.arm is Arm.TRAIT else f"{self.arm} {who}".rstrip()
+        return f"{arm}, EOS trained" if self.ending is Ending.TRAINED else arm
+
     def __str__(self) -> str:
         parts = [self.arm.value, self.trait, self.pole, self.ending]
         return "/".join(str(part) for part in parts if part is not None)
