@@ -423,7 +423,7 @@ LIKELY = (
     [(sentencepiece_bytes, 32_000, 2e-2), (tekken_bytes, 8_000, 1e-3)],
 )
 def test_it_equals_enumeration_on_mistrals_real_tokenizers(real, vocab_size, floor, skip_space):
-    """The real vocabularies (of tekken the first 8,000 ids): every path above the floor, to 1e-9."""
+    """The real vocabularies (tekken: its first 8,000 ids), path by path, to 1e-9."""
     tokenizer, tokens = real()
     tokens = tokens[:vocab_size]
     model = MistralForCausalLM(MistralConfig(vocab_size=len(tokens), **SIZES))
