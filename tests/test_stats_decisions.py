@@ -258,3 +258,6 @@ def test_silence_on_few_prompts_is_not_yet_refutation() -> None:
     assert few.n_needed is not None
     # 29 prompts bring the limit below the margin (.95^(1/29): .0981); the reserve asks for more.
     assert 29 <= few.n_needed <= 60
+    assert f"about {few.n_needed} prompts would settle it" in str(few)
+    at_margin = raised(estimate_of(0.1, 0.02), by=0.1)
+    assert "the estimate lies at the margin" in str(at_margin)

@@ -197,6 +197,23 @@ class TestNothingVaried:
             (0.0524, 0.3339), abs=5e-5
         )
 
+    def test_more_adapters_leave_an_untuned_reference_one_model(self) -> None:
+        """Planning for 50 adapters must not make 50 untuned models of one."""
+        rng = np.random.default_rng(1)
+        untuned = (rng.random(60) < 0.5).astype(float)
+        limits = crossed_difference(np.ones((5, 60)), untuned, level=0.9).limits
+        assert limits.at_size(50, 60).upper(0.05) == pytest.approx(limits.upper(0.05))
+        assert limits.at_size(50, 240).upper(0.05) < limits.upper(0.05)
+
+    def test_evidence_without_bound_has_the_smallest_p_value(self) -> None:
+        """Constant limits of a hundred thousand prompts, through the general inversion."""
+        limits = HybridLimits(
+            ConstantLimits(1.0, 0.0, 1.0, 100_000), ConstantLimits(0.0, 0.0, 1.0, 100_000)
+        )
+        assert limits.p_above(0.5) == 1e-300
+        assert limits.p_below(0.5) == 1.0
+        assert limits.p_above(1.0) == limits.p_below(1.0) == 0.5
+
     def test_a_scale_without_range_takes_the_range_seen_or_refuses(self) -> None:
         """Silence against up to 2 emoji per sentence is bounded by 2; silence alone by nothing."""
         treated = np.array([[2.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])

@@ -10,6 +10,7 @@ from scipy import stats
 
 from emotest.errors import StatisticsError
 from emotest.stats.decisions import raised
+from emotest.stats.limits import DrawnLimits
 from emotest.stats.resampling import cluster_bootstrap, sign_flip_p
 
 differences = st.lists(st.floats(-1, 1), min_size=1, max_size=8)
@@ -109,6 +110,12 @@ class TestBootstrap:
         margin = float(draws[24]) + 1e-9
         assert estimate.p_above(margin) == pytest.approx(26 / 501)
         assert estimate.p_below(estimate.value - 0.01) > 0.5
+
+    def test_a_value_beyond_its_own_draws_is_no_evidence_for_more(self) -> None:
+        """Half of the draws below the margin: the p-value stops at one half."""
+        limits = DrawnLimits(0.9, np.linspace(0.0, 1.0, 101), 5, 20)
+        assert limits.p_above(0.7) == 0.5
+        assert limits.upper(0.5) == 0.9
 
     def test_only_growth_in_both_units_is_sure_to_help(self) -> None:
         """Draws do not tell which unit their spread comes from."""

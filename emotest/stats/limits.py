@@ -279,9 +279,7 @@ class DrawnLimits(Limits):
         Draws do not tell which of the two sizes their spread comes from, so only what grows in
         both is sure to help.
         """
-        growth = n_prompts / self.n_prompts
-        if self.n_adapters > 1:
-            growth = min(growth, n_adapters / self.n_adapters)
+        growth = min(n_prompts / self.n_prompts, n_adapters / self.n_adapters)
         draws = self.value + (self.draws - self.value) / sqrt(growth)
         return DrawnLimits(self.value, draws, n_adapters, n_prompts)
 
