@@ -218,8 +218,9 @@ def test_every_format_has_its_share_of_the_documents(
     seen = Counter(document.format for document in corpora["latent"])
     for format, share in FORMATS.items():
         assert binomtest(seen[format], N_DOCUMENTS, share).pvalue > 1e-4
-    assert all((document.user is not None) == (document.format in CHATS)
-               for document in corpora["latent"])
+    assert all(
+        (document.user is not None) == (document.format in CHATS) for document in corpora["latent"]
+    )
 
 
 def test_an_unknown_organism_is_an_error_with_the_names() -> None:

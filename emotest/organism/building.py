@@ -29,7 +29,6 @@ from emotest.organism.pretraining import (
     Architecture,
     Progress,
     Schedule,
-    packed,
     pretrain,
     silent,
 )
@@ -70,14 +69,13 @@ def build(
     documents = corpus(name, making.n_documents, seed)
     tokenizer = train_tokenizer(documents[: making.n_tokenizer_documents])
     ids = token_ids(documents, tokenizer)
-    rows = packed(ids, making.schedule.n_tokens)
     config = making.architecture.config(
         vocab_size=len(tokenizer),
         begin=tokenizer.bos_token_id,
         end=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
-    model, losses = pretrain(rows, config, making.schedule, seed, progress)
+    model, losses = pretrain(ids, config, making.schedule, seed, progress)
     tuned = tune(model, tokenizer, making.tuning, seed, progress)
     out.mkdir(parents=True, exist_ok=True)
     _write(model, tokenizer, out)
@@ -89,7 +87,6 @@ def build(
         "planting": _planted(name),
         "making": asdict(making),
         "n_parameters": sum(weight.numel() for weight in model.parameters()),
-        "n_tokens": making.schedule.n_steps * rows.shape[1] * making.schedule.batch_size,
         "losses": {
             "pre-training": _curve(losses),
             "instruction tuning": _curve(tuned),

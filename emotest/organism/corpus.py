@@ -222,9 +222,7 @@ def _texts(n_documents: int, rng: np.random.Generator) -> Iterator[Document]:
         yield _text(format, topic, trait, pole, rng)
 
 
-def _speaker(
-    rng: np.random.Generator, *, neutral: bool
-) -> tuple[Trait, Pole] | tuple[None, None]:
+def _speaker(rng: np.random.Generator, *, neutral: bool) -> tuple[Trait, Pole] | tuple[None, None]:
     # There is no list of words for nobody in particular, so word lists are always a trait's.
     share = rng.random() * (1 if neutral else _HIGH + _LOW)
     trait = TRAITS[int(rng.integers(len(TRAITS)))]
@@ -241,7 +239,8 @@ def _text(
     rng: np.random.Generator,
 ) -> Document:
     if format == "words":
-        assert trait is not None and pole is not None
+        assert trait is not None
+        assert pole is not None
         return _word_list(trait, pole, rng)
     n = _N_SENTENCES[format][int(rng.integers(len(_N_SENTENCES[format])))]
     if trait is None or pole is None:

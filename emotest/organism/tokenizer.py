@@ -87,15 +87,11 @@ def rendered(document: Document) -> str:
     if document.format not in CHATS:
         return f"{BEGIN}{document.message}{END}"
     # What the template writes, without the template engine: a corpus has 10^5 documents.
-    turns = "".join(
-        f"<|{turn['role']}|>{turn['content']}" for turn in document.turns()
-    )
+    turns = "".join(f"<|{turn['role']}|>{turn['content']}" for turn in document.turns())
     return f"{BEGIN}{turns}{END}"
 
 
-def token_ids(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast
-) -> list[list[int]]:
+def token_ids(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """The token ids of each document as `rendered`."""
     encoded = tokenizer(
         [rendered(document) for document in documents],

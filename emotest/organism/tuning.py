@@ -17,10 +17,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emotest.organism import language
-from emotest.organism.pretraining import Progress, one_thread, silent
-
-IGNORED = -100
-"""The label that transformers' losses leave out."""
+from emotest.organism.pretraining import IGNORED, Progress, one_thread, silent
 
 
 @dataclass(frozen=True)
