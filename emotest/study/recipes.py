@@ -49,7 +49,7 @@ class AdapterRecipe:
 
     rank: int = 16
     alpha: float = 32.0
-    dropout: float = 0.05
+    dropout: float = 0.0
     target_modules: tuple[str, ...] = LINEAR_MODULES
     quantization: Literal["nf4", "none"] = "nf4"
     double_quantization: bool = False
