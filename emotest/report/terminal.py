@@ -34,6 +34,7 @@ N_EXAMPLES = 5
 WIDE = 112
 """Columns from which every field has a column of its own."""
 
+_IN_ASCII = str.maketrans({OPEN: "<", CLOSE: ">", "×": "x", "⏎": "/", "⟨": "<", "⟩": ">"})
 _COLOURS = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow"}
 
 
@@ -50,6 +51,12 @@ class Look:
         """The look of a stream with that encoding; an unnamed one is taken for UTF-8."""
         return cls(width, colour, (encoding or "utf-8").lower().startswith("utf"))
 
+    def text(self, text: str, style: str = "") -> Text:
+        """Text as this terminal can show it: in ASCII, other characters are spelled out."""
+        if not self.unicode:
+            text = text.translate(_IN_ASCII).encode("ascii", "backslashreplace").decode()
+        return Text(text, style=style)
+
 
 def summary_text(run: Run, look: Look, *, where: str | None = None) -> str:
     """Findings, examples and notes of a run, and `where` its report is."""
@@ -57,14 +64,14 @@ def summary_text(run: Run, look: Look, *, where: str | None = None) -> str:
     if run.findings:
         parts += [_findings(run, look), Text(f"{counted(run.findings)}.")]
     for sentence in [*run.headlines, *mechanism(ordered(run.findings))]:
-        parts.append(_hanging(sentence))
+        parts.append(_hanging(sentence, look))
     if run.examples:
         parts.append(_examples(run.examples[:N_EXAMPLES], look))
     notes = [*run.notes, *collected_notes(run.findings)]
     if str(run.facts.get("base", "")).startswith("organism:"):
         notes.append(ORGANISM_CAVEAT)
     if notes:
-        parts.append(Group(Text("notes"), *map(_hanging, notes)))
+        parts.append(Group(Text("notes"), *(_hanging(note, look) for note in notes)))
     text = "\n".join(_rendered(part, look) for part in parts)
     return f"{text}\nreport: {where}\n" if where else text
 
@@ -76,16 +83,16 @@ def table_text(rows: Sequence[Mapping[str, Any]], look: Look) -> str:
         numeric = all(isinstance(row.get(name), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column.header)) for column in table.columns))  # type: ignore[arg-type]
+        table.add_row(*(_cell(row.get(column.header), look) for column in table.columns))  # type: ignore[arg-type]
     return _rendered(table, look)
 
 
-def _cell(item: Any) -> Text:
+def _cell(item: Any, look: Look) -> Text:
     if isinstance(item, bool):
         return Text("yes" if item else "no")
     if isinstance(item, float):
         return Text(f"{item:.3g}" if item < 1000 else f"{item:,.0f}")
-    return Text("" if item is None else visible(str(item)))
+    return look.text("" if item is None else visible(str(item)))
 
 
 def _findings(run: Run, look: Look) -> RenderableType:
@@ -102,15 +109,15 @@ def _wide(findings: Iterable[Finding], look: Look) -> Table:
         v = finding.verdict
         table.add_row(
             v.claim,
-            Text(v.statement.removeprefix(f"{v.claim}.")),
-            Text(v.trait or "all"),
-            Text(arm_words(v.arm).removeprefix(f"{v.trait}, ")),
+            look.text(visible(v.statement.removeprefix(f"{v.claim}."))),
+            v.trait or "all",
+            look.text(visible(arm_words(v.arm).removeprefix(f"{v.trait}, "))),
             _word(finding),
             value(v.estimate),
             Text(interval(v.low, v.high)),
             value(v.margin),
             p_value(v.p_value),
-            _sizes(finding, look),
+            look.text(sizes(v.n_adapters, v.n_prompts, v.n_samples)),
         )
     return table
 
@@ -126,51 +133,49 @@ def _narrow(findings: Iterable[Finding], look: Look) -> Table:
     for finding in findings:
         v = finding.verdict
         table.add_row(
-            Group(Text(v.statement), Padding(Text(arm_words(v.arm)), (0, 0, 0, 2))),
+            Group(
+                look.text(visible(v.statement)),
+                Padding(look.text(visible(arm_words(v.arm))), (0, 0, 0, 2)),
+            ),
             _word(finding),
             Text(f"{value(v.estimate)}\n{interval(v.low, v.high)}"),
             value(v.margin),
             p_value(v.p_value),
-            _sizes(finding, look),
+            look.text(sizes(v.n_adapters, v.n_prompts, v.n_samples)),
         )
     return table
 
 
 def _word(finding: Finding) -> Text:
-    style = _COLOURS[finding.verdict.verdict] if finding.expected is None else ""
-    if finding.expected is not None:
-        style = "green" if finding.met else "bold red"
-    return Text(finding.word, style=style)
-
-
-def _sizes(finding: Finding, look: Look) -> Text:
-    v = finding.verdict
-    text = sizes(v.n_adapters, v.n_prompts, v.n_samples)
-    return Text(text if look.unicode else text.replace("×", "x"))
+    said = finding.word.replace(", ", ",\n")
+    if finding.expected is None:
+        return Text(said, style=_COLOURS[finding.verdict.verdict])
+    return Text(said, style="green" if finding.met else "bold red")
 
 
 def _examples(examples: Sequence[Example], look: Look) -> Table:
     table = _table(look, lines=True)
-    table.title = "The same prompts before and after tuning, emoji «marked»"
+    table.title = look.text("The same prompts before and after tuning, emoji «marked»")
     table.title_justify, table.title_style = "left", ""
     for name in ("untuned", "tuned"):
         table.add_column(name, ratio=1, overflow="fold")
     for example in examples:
-        asked = Text(visible(example.prompt), style="italic")
-        arm = Text(f"[{arm_words(visible(example.arm))}]" if example.arm else "", style="italic")
-        table.add_row(Group(asked, _marked(example.untuned)), Group(arm, _marked(example.tuned)))
+        asked = look.text(visible(example.prompt), "italic")
+        arm = look.text(f"[{arm_words(visible(example.arm))}]" if example.arm else "", "italic")
+        untuned, tuned = _answer(example.untuned, look), _answer(example.tuned, look)
+        table.add_row(Group(asked, untuned), Group(arm, tuned))
     return table
 
 
-def _marked(answer: str) -> Text:
-    text = Text(marked(answer))
+def _answer(answer: str, look: Look) -> Text:
+    text = look.text(marked(answer))
     text.highlight_regex(rf"{OPEN}[^{CLOSE}]*{CLOSE}", "bold yellow")
     return text
 
 
-def _hanging(sentence: str) -> RenderableType:
+def _hanging(sentence: str, look: Look) -> RenderableType:
     row = Table.grid(padding=(0, 1))
-    row.add_row(Text(" -"), Text(visible(sentence)))
+    row.add_row(Text(" -"), look.text(visible(sentence)))
     return Padding(row, 0)
 
 
@@ -193,5 +198,4 @@ def _rendered(what: RenderableType, look: Look) -> str:
         highlight=False,
     )
     console.print(what)
-    text = "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
-    return text if look.unicode else text.encode("ascii", "backslashreplace").decode()
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
