@@ -136,6 +136,9 @@ def attach(loaded: LoadedModel, adapter: Adapter | Path | str, name: str) -> Non
         raise UsageError(
             f"an adapter {name!r} is attached already", remedy="detach it or choose another name"
         )
+    if "." in name or hasattr(torch.nn.ModuleDict(), name):
+        # peft files its layers under the adapter's name, as a torch module's children.
+        raise UsageError(f"an adapter cannot be named {name!r}", remedy="choose another name")
     if adapter.base is not None and adapter.base != loaded.identity.weights:
         raise AdapterError(
             f"the adapter was tuned on {adapter.base}, but {loaded.identity.subject} is "
@@ -185,6 +188,9 @@ def switch(loaded: LoadedModel, name: str | None, *, trainable: bool = False) ->
         return
     if name is None:
         loaded.peft.base_model.disable_adapter_layers()
+        if loaded.peft.peft_config and loaded.peft.active_adapter not in loaded.peft.peft_config:
+            # peft goes on naming an adapter that was deleted, and looks up its configuration.
+            loaded.peft.active_adapter = next(iter(loaded.peft.peft_config))
         return
     loaded.peft.base_model.enable_adapter_layers()
     loaded.peft.set_adapter(name, inference_mode=not trainable)
@@ -269,6 +275,8 @@ def require_alive(loaded: LoadedModel, name: str, prompts: Iterable[Prompt]) -> 
     config = json_config(loaded.peft.peft_config[name])
     layers = lora_layers(loaded, name)
     expected = expected_modules(loaded, config)
+    if any(layer.merged for layer in layers.values()):
+        raise _dead(name, "it was merged into the base")
     with active(loaded, name):
         acting = [layer for layer in layers.values() if _acts(layer, name)]
     if not layers or len(acting) != (len(layers) if expected is None else expected):
@@ -325,7 +333,7 @@ def _fill(loaded: LoadedModel, state: State, name: str) -> None:
 
 
 def _acts(layer: Any, name: str) -> bool:
-    return not layer.merged and not layer.disable_adapters and name in layer.active_adapters
+    return not layer.disable_adapters and name in layer.active_adapters
 
 
 def _dead(name: str, reason: str) -> AdapterError:
