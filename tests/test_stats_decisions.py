@@ -77,6 +77,14 @@ def test_a_decision_carries_what_it_was_reached_with() -> None:
     assert "confirmed: raised by more than 0.1" in str(decision)
 
 
+def test_a_difference_is_tested_on_both_sides() -> None:
+    """scipy's two-sided paired t test has the same p-value."""
+    rng = np.random.default_rng(11)
+    treated, reference = rng.random(40), rng.random(40)
+    decision = differ(prompt_difference(treated, reference))
+    assert decision.p_value == pytest.approx(stats.ttest_rel(treated, reference).pvalue)
+
+
 def test_equivalence_is_two_one_sided_tests() -> None:
     """statsmodels' paired TOST gives the same p-value."""
     from statsmodels.stats.weightstats import ttost_paired

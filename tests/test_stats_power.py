@@ -106,6 +106,10 @@ class TestPlannedPower:
         assert up == pytest.approx(down)
         either = planned_power("differ", effect=0.2, margin=0.1, **plan)  # type: ignore[arg-type]
         assert 0 < either < up
+        # Without an effect either tail errs at alpha / 2 (all spread here lies between adapters).
+        flat = {**plan, "spread": Spread(0.01, 0.0, 0.0)}
+        nothing = planned_power("differ", effect=0.0, margin=0.0, **flat)  # type: ignore[arg-type]
+        assert nothing == pytest.approx(0.05)
         inside = planned_power("unchanged", effect=0.0, margin=0.05, **plan)  # type: ignore[arg-type]
         at_margin = planned_power("unchanged", effect=0.05, margin=0.05, **plan)  # type: ignore[arg-type]
         assert inside > 0.5

@@ -79,6 +79,12 @@ class TestBets:
         below = log_e_of_mean((1 - d) / 2, mean=(1 - margin) / 2, side="below")
         assert below == pytest.approx(above, abs=1e-6)
 
+    @given(pairs)
+    def test_losses_count_as_wins_do(self, differences: list[float]) -> None:
+        """The evidence for a fall is that for a rise with the arms swapped."""
+        fall = log_e_of_pairs(differences, side="below")
+        assert fall == pytest.approx(log_e_of_pairs(-np.array(differences)), abs=1e-12)
+
     def test_one_fair_coin_is_a_fair_bet(self) -> None:
         """Over all 2^8 sequences of equally likely wins and losses the mean e-value is 1."""
         sequences = 2.0 * ((np.arange(256)[:, None] >> np.arange(8)) & 1) - 1.0
