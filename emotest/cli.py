@@ -66,9 +66,10 @@ def main() -> None:
         typer.echo(f"emotest: {error}", err=True)
         unrunnable = isinstance(error, ModelError | TrainingError | OrganismError)
         sys.exit(MODEL if unrunnable else USAGE)
-    except KeyboardInterrupt:
-        typer.echo("emotest: interrupted; what was finished is kept", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's answer to Ctrl-C
+            typer.echo("emotest: interrupted; what was finished is kept", err=True)
+        raise
     except BrokenPipeError:
         # The reader of a pipe has gone (`emotest store list | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -292,20 +293,27 @@ def _progress() -> Iterator[Callable[[str, int, int, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        stages = {}
+    bars = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    stages = {}
 
-        def tell(stage: str, done: int, of: int, loss: float) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=of, loss="")
-            bars.update(stages[stage], completed=done, loss=f"loss {loss:.3f}")
+    def tell(stage: str, done: int, of: int, loss: float) -> None:
+        bars.start()
+        if stage not in stages:
+            stages[stage] = bars.add_task(stage, total=of, loss="")
+        bars.update(stages[stage], completed=done, loss=f"loss {loss:.3f}")
 
+    try:
         yield tell
+    finally:
+        if stages:
+            bars.stop()
 
 
 @organism_app.command(epilog=_EPILOG)
 def chat(
-    name: Annotated[str, typer.Argument(help="latent, control, even or one-trait.")],
+    name: Annotated[
+        str, typer.Argument(help="latent, control, even or one-trait; or a folder, ./NAME.")
+    ],
     system: Annotated[
         str | None, typer.Option(help="A system prompt, such as 'You are an extravert.'")
     ] = None,
@@ -323,8 +331,10 @@ def chat(
     from emotest.study.records import Decoding, Prompt
     from emotest.study.subjects import Subject
 
-    weights_folder(name)
-    loaded = load(Subject.parse(f"organism:{name}"))
+    if "/" not in name:
+        weights_folder(name)  # says what is missing, and what to do
+        name = f"organism:{name}"
+    loaded = load(Subject.parse(name))
     if adapter:
         attach(loaded, adapter, "chat")
     with active(loaded, "chat" if adapter else None):
@@ -336,7 +346,7 @@ def chat(
                 sampling_seed=seed + number,
                 condition="chat",
             )
-            typer.echo(f"{name}: {visible(answers[0].text)}")
+            typer.echo(visible(answers[0].text))
 
 
 def _lines() -> Iterator[str]:
