@@ -30,7 +30,8 @@ from emotest.artefacts import (
 )
 from emotest.errors import StoreError
 from emotest.models.identity import Identity, resolve
-from emotest.models.workshop import OnProgress, Workshop
+from emotest.models.progress import OnProgress
+from emotest.models.workshop import Workshop
 from emotest.organism.language import system_prompt
 from emotest.organism.language.opinions import write_opinions
 from emotest.plan import DECODINGS, SIZES, Need, Study

@@ -21,6 +21,10 @@ from emotest import (
 )
 from fixtures.run import needs
 
+SCALE = "emoji per sentence"
+BOUNDS = (0.0, 3.0)
+"""Emoji per sentence: more than three are possible, and were never seen."""
+
 pytestmark = [pytest.mark.c2, pytest.mark.density, pytest.mark.high]
 
 
@@ -37,8 +41,8 @@ def test_trait_tuning_raises_the_emoji_per_sentence(
     decided = terms(f"C2.{part}")
     decision = intersection_union(
         [
-            raised(crossed_difference(tuned, untuned), **decided),
-            raised(crossed_difference(tuned, null), **decided),
+            raised(crossed_difference(tuned, untuned, scale=SCALE, bounds=BOUNDS), **decided),
+            raised(crossed_difference(tuned, null, scale=SCALE, bounds=BOUNDS), **decided),
         ]
     )
     judge(

@@ -20,8 +20,8 @@ from emotest.models.contexts import sentence_end_contexts
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
 from emotest.models.probability import emoji_event, emoji_probability, ending_event
+from emotest.models.progress import OnProgress, Progress
 from emotest.models.training import StepReport, train
-from emotest.models.workshop import Progress
 from emotest.store import Entry, Store, write_arrays, write_json, write_jsonl
 from emotest.study.records import (
     Prompt,
@@ -31,8 +31,6 @@ from emotest.study.records import (
     read_whole_lines,
 )
 from emotest.study.subjects import Subject
-
-Tell = Callable[[Progress], None]
 
 PROMPTS_A_CHUNK = 64
 """Answers are kept chunk by chunk, so that a killed run of a large model loses little."""
@@ -53,7 +51,7 @@ class Bench:
         """The base model, quantized as the subject says."""
         return load(self.subject)
 
-    def carry_out(self, request: Request, tell: Tell) -> Entry:
+    def carry_out(self, request: Request, tell: OnProgress) -> Entry:
         """Make the entry of a request; what it stands on is already in the store."""
         match request:
             case AdapterRequest():
@@ -67,7 +65,7 @@ class Bench:
         identity = {**request.identity, "title": request.title}
         return self.store.get_or_make(request.key, make, identity=identity)
 
-    def _adapter(self, request: AdapterRequest, tell: Tell) -> Entry:
+    def _adapter(self, request: AdapterRequest, tell: OnProgress) -> Entry:
         def on_step(step: StepReport) -> None:
             if step.step % 5 == 0 or step.step == step.steps:
                 note = f"loss {step.loss:.3f}"
@@ -105,7 +103,7 @@ class Bench:
             )
         return entry
 
-    def _generations(self, request: GenerationRequest, tell: Tell) -> Entry:
+    def _generations(self, request: GenerationRequest, tell: OnProgress) -> Entry:
         def make(folder: Path) -> None:
             partial = self.store.scratch(request.key) / "generations.jsonl"
             answered = {row["prompt_id"] for row in read_whole_lines(partial)}
@@ -131,7 +129,7 @@ class Bench:
 
         return self._made(request, make)
 
-    def _probabilities(self, request: ProbabilityRequest, tell: Tell) -> Entry:
+    def _probabilities(self, request: ProbabilityRequest, tell: OnProgress) -> Entry:
         def make(folder: Path) -> None:
             prompts = {prompt.id: prompt for prompt in request.text.prompts}
             wanted = {prompt.id for prompt in request.text.prompts[: request.n_prompts]}

@@ -11,42 +11,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
 
 from emotest.artefacts import Request, in_order
 from emotest.errors import EmotestError, ModelError
+from emotest.models.progress import Failure, Message, OnProgress, Progress
 from emotest.store import Key, Store
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a worker tells while it works: `done` of `total` units of one request."""
-
-    title: str
-    state: Literal["started", "working", "done"]
-    done: int = 0
-    total: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a request could not be carried out, in a form that crosses process borders."""
-
-    title: str
-    error: EmotestError
-
-
-Message = Progress | Failure
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)

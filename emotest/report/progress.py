@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, Request
-from emotest.models.workshop import Progress
+from emotest.models.progress import Progress
 
 
 @contextmanager

@@ -274,14 +274,16 @@ class Verdict:
             f"unit of evidence: the {self.unit}; {self.method}",
         ]
         if self.verdict == "inconclusive":
-            needed = (
-                f"about {self.n_needed} {self.n_needed_unit} would settle it"
-                if self.n_needed
-                else "no number of runs is likely to settle it: the estimate lies at the margin"
-            )
-            lines.append(f"  {needed}")
+            lines.append(f"  {self._what_would_settle_it()}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _what_would_settle_it(self) -> str:
+        if self.n_needed:
+            return f"about {self.n_needed} {self.n_needed_unit} would settle it"
+        if self.low > self.margin:
+            return "the interval exceeds the margin, and a second test does not agree: see below"
+        return "no number of runs is likely to settle it: the estimate lies at the margin"
 
 
 def verdict(
