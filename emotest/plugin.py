@@ -308,7 +308,10 @@ def _header(config: pytest.Config) -> list[str]:
 def _plan(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     from emotest.report.terminal import table_text
 
-    rows = config.hook.pytest_emotest_plan(config=config, items=items)
+    try:
+        rows = config.hook.pytest_emotest_plan(config=config, items=items)
+    except EmotestError as error:
+        raise pytest.UsageError(str(error)) from None
     if rows is None:
         needs = [(item, mark) for item in items for mark in item.iter_markers("needs")]
         rows = [

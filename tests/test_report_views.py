@@ -58,7 +58,10 @@ def test_the_findings_say_what_was_planted() -> None:
 
 def test_only_an_organism_is_called_an_instrument() -> None:
     """A report on a real model does not belittle itself."""
-    real = run(facts={"base": "mistralai/Mistral-7B-Instruct-v0.2"})
+    findings = [Finding(made_up("refuted"), "t", Expected("refuted", "observed"))]
+    real = run(facts={"base": "mistralai/Mistral-7B-Instruct-v0.2"}, findings=findings)
+    rebuilt = run(facts={"base": "./organisms/latent"})
+    assert ORGANISM_CAVEAT in markdown_report(rebuilt)
     assert ORGANISM_CAVEAT not in markdown_report(real)
     assert "calibrate" not in summary_text(real, Look(80))
     assert "calibrate" in summary_text(run(), Look(80))

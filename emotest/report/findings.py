@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from emotest.report.run import Finding
+from emotest.report.run import Finding, Run
 from emotest.stats.decisions import holm
 from emotest.study.claims import CLAIMS, STATEMENTS, Verdict
 from emotest.study.personality import TRAITS
@@ -62,6 +62,12 @@ def with_adjusted_p(findings: Sequence[Finding]) -> list[Finding]:
             adjusted = findings[i].verdict.with_context(p_adjusted=float(p))
             result[i] = replace(findings[i], verdict=adjusted)
     return result
+
+
+def about_an_organism(run: Run) -> bool:
+    """Whether the base is a model organism: by its name, or because something was planted."""
+    planted = any(f.expected and f.expected.origin == "planted" for f in run.findings)
+    return planted or str(run.facts.get("base", "")).startswith("organism:")
 
 
 def counted(findings: Sequence[Finding]) -> str:

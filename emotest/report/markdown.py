@@ -11,6 +11,7 @@ from typing import Any
 
 from emotest.report.findings import (
     ORGANISM_CAVEAT,
+    about_an_organism,
     arm_words,
     collected_notes,
     counted,
@@ -60,7 +61,7 @@ def _top(run: Run) -> Iterator[str]:
     headlines = [*run.headlines, *mechanism(ordered(run.findings))]
     if headlines:
         yield "**How emoji come in.** " + _listed(headlines)
-    if base.startswith("organism:"):
+    if about_an_organism(run):
         yield f"> {ORGANISM_CAVEAT}"
 
 

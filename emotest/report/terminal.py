@@ -20,6 +20,7 @@ from rich.text import Text
 
 from emotest.report.findings import (
     ORGANISM_CAVEAT,
+    about_an_organism,
     arm_words,
     collected_notes,
     counted,
@@ -63,15 +64,16 @@ def summary_text(run: Run, look: Look, *, where: str | None = None) -> str:
     parts: list[RenderableType] = []
     if run.findings:
         parts += [_findings(run, look), Text(f"{counted(run.findings)}.")]
-    for sentence in [*run.headlines, *mechanism(ordered(run.findings))]:
-        parts.append(_hanging(sentence, look))
+    headlines = [*run.headlines, *mechanism(ordered(run.findings))]
+    if headlines:
+        parts.append(_listed("how emoji come in", headlines, look))
     if run.examples:
         parts.append(_examples(run.examples[:N_EXAMPLES], look))
     notes = [*run.notes, *collected_notes(run.findings)]
-    if str(run.facts.get("base", "")).startswith("organism:"):
+    if about_an_organism(run):
         notes.append(ORGANISM_CAVEAT)
     if notes:
-        parts.append(Group(Text("notes"), *(_hanging(note, look) for note in notes)))
+        parts.append(_listed("notes", notes, look))
     text = "\n".join(_rendered(part, look) for part in parts)
     return f"{text}\nreport: {where}\n" if where else text
 
@@ -102,7 +104,7 @@ def _findings(run: Run, look: Look) -> RenderableType:
 def _wide(findings: Iterable[Finding], look: Look) -> Table:
     table = _table(look)
     for name in ("claim", "statement", "trait", "arm", "verdict"):
-        table.add_column(name, overflow="fold", min_width=len(name))
+        table.add_column(name, overflow="fold", no_wrap=name in ("claim", "trait"))
     for name in ("estimate", "interval", "margin", "p", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     for finding in findings:
@@ -173,10 +175,11 @@ def _answer(answer: str, look: Look) -> Text:
     return text
 
 
-def _hanging(sentence: str, look: Look) -> RenderableType:
-    row = Table.grid(padding=(0, 1))
-    row.add_row(Text(" -"), look.text(visible(sentence)))
-    return Padding(row, 0)
+def _listed(title: str, sentences: Sequence[str], look: Look) -> Group:
+    rows = Table.grid(padding=(0, 1))
+    for sentence in sentences:
+        rows.add_row(Text(" -"), look.text(visible(sentence)))
+    return Group(Text(title), rows)
 
 
 def _table(look: Look, *, lines: bool = False) -> Table:

@@ -91,11 +91,26 @@ def test_the_plan_is_listed_and_nothing_is_run(repository: pytest.Pytester) -> N
     """)
     repository.makepyfile("def test_never_run(judge):\n    raise SystemExit('was run')")
     result = repository.runpytest("--emo-plan")
-    assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         ["emotest plan", "what*seconds", "*adapter for test_never_run*12.5"]
     )
     assert not (repository.path / "reports").exists()
+
+
+def test_what_cannot_be_planned_is_one_clear_message(repository: pytest.Pytester) -> None:
+    """A missing model, say: exit code 4 and the next step, no traceback."""
+    repository.makeconftest("""
+        from emotest.errors import ModelNotFoundError
+
+        def pytest_emotest_plan(config, items):
+            raise ModelNotFoundError("there is no such model", remedy="build it")
+    """)
+    repository.makepyfile("def test_never_run(judge): ...")
+    result = repository.runpytest("--emo-plan")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: there is no such model", "  next: build it"])
+    assert "INTERNALERROR" not in result.stdout.str()
 
 
 def test_without_a_hook_the_plan_lists_what_the_tests_declare(repository: pytest.Pytester) -> None:
