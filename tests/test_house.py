@@ -1,4 +1,4 @@
-"""The laws of the house, held over the source itself: `docs/architecture.md` says why.
+"""The laws of the house, held over the source itself.
 
 Each law is a function from a source tree to its violations; the last test plants one violation
 of each law in a small tree and sees it found.
