@@ -55,7 +55,7 @@ class AdapterRecipe:
     double_quantization: bool = False
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     optimizer: Literal["adamw", "paged_adamw_32bit"] = "adamw"
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup: float = 0.03
     """Share of the steps over which the learning rate rises."""
@@ -127,6 +127,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "target_modules": ("q_proj", "v_proj"),
         "compute_dtype": "float16",
         "optimizer": "paged_adamw_32bit",
+        "learning_rate": 2e-4,
         "weight_decay": 0.001,
         "steps": None,
         "epochs": 1.0,
@@ -141,6 +142,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
         "dropout": 0.1,
         "compute_dtype": "bfloat16",
         "optimizer": "paged_adamw_32bit",
+        "learning_rate": 2e-4,
         "weight_decay": 0.001,
         "steps": None,
         "epochs": 2.0,
