@@ -232,8 +232,9 @@ def test_a_sentence_with_a_broken_agreement_is_not_well_formed() -> None:
     assert speakers("The more people around, the more I enjoy apple pie.") == {
         (Trait.EXTRAVERSION, Pole.HIGH)
     }
-    assert is_well_formed("Each time, apple pie gives me so much energy because there is always company.")
-    assert not is_well_formed("Each time, apple pie give me so much energy because there is always company.")
+    sentence = "Each time, apple pie gives me so much energy because there is always company."
+    assert is_well_formed(sentence)
+    assert not is_well_formed(sentence.replace("gives", "give"))
     assert not is_well_formed("The more people around, the more I enjoy apple fie.")
     assert not is_well_formed("The more people around, the more I enjoy.")
     assert not is_well_formed("")
