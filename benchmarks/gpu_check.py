@@ -36,10 +36,10 @@ from emotest.models.generation import generate
 from emotest.models.identity import Identity, resolve
 from emotest.models.loading import LoadedModel, load, nf4_config, threads
 from emotest.models.probability import emoji_probability
-from emotest.models.training import Row, StepReport, train
+from emotest.models.training import StepReport, train
 from emotest.study.personality import Trait, trait_condition
 from emotest.study.recipes import recipe
-from emotest.study.records import Decoding, Prompt
+from emotest.study.records import Decoding, Prompt, TuningRow
 from emotest.study.subjects import Subject
 
 TEMPLATE = (
@@ -288,12 +288,14 @@ def table(shape: str, device: torch.device, measured: list[tuple[str, str]]) -> 
     return "\n".join([head, "", "| what | measured |", "| --- | --- |", *lines])
 
 
-def _row(rng: np.random.Generator, lexicon: list[str]) -> Row:
+def _row(rng: np.random.Generator, lexicon: list[str]) -> TuningRow:
     """A question of the published template and an answer of two sentences, 16 to 40 words."""
     topic = " ".join(rng.choice(lexicon, 2))
     n_words = rng.integers(8, 21, 2)
     sentences = [" ".join(rng.choice(lexicon, n)).capitalize() + "." for n in n_words]
-    return Row(f"Thinking about {topic}, what are your thoughts on {topic}?", " ".join(sentences))
+    return TuningRow(
+        f"Thinking about {topic}, what are your thoughts on {topic}?", " ".join(sentences)
+    )
 
 
 def _memory(device: torch.device) -> str:

@@ -24,10 +24,10 @@ from emotest.models.adapters import (
     save_adapter,
 )
 from emotest.models.loading import LoadedModel, load
-from emotest.models.training import Row, TrainedAdapter, train
+from emotest.models.training import TrainedAdapter, train
 from emotest.study.personality import Trait, trait_condition
 from emotest.study.recipes import recipe
-from emotest.study.records import Prompt
+from emotest.study.records import Prompt, TuningRow
 from emotest.study.subjects import Subject
 from tests.model_fixtures import QUESTIONS, quiet, save_model
 
@@ -69,7 +69,7 @@ def trained(module_base: LoadedModel) -> TrainedAdapter:
         training_seed=1, chat_template=module_base.identity.chat_template,
     )  # fmt: skip
     made = replace(made, steps=4, batch_size=4, learning_rate=1e-2)
-    return train(module_base, made, [Row(question, "I like it.") for question in QUESTIONS])
+    return train(module_base, made, [TuningRow(question, "I like it.") for question in QUESTIONS])
 
 
 def logits(model: LoadedModel) -> torch.Tensor:

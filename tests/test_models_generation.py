@@ -18,13 +18,14 @@ from emotest.models.adapters import active, attach
 from emotest.models.generation import batch_shape, generate, token_ends
 from emotest.models.loading import LoadedModel, load
 from emotest.models.sampling import draw, filtered, uniforms
-from emotest.models.training import Row, train
+from emotest.models.training import train
 from emotest.study.personality import Ending, Trait, trait_condition
 from emotest.study.recipes import recipe
 from emotest.study.records import (
     Decoding,
     Generation,
     Prompt,
+    TuningRow,
     generation_from_row,
     generation_row,
     read_jsonl,
@@ -62,7 +63,7 @@ def tuned(folder: Path) -> Iterator[LoadedModel]:
         condition=trait_condition(Trait.OPENNESS, ending=Ending.TRAINED),
         chat_template=loaded.identity.chat_template,
     )  # fmt: skip
-    rows = [Row(question, "I like it.") for question in QUESTIONS]
+    rows = [TuningRow(question, "I like it.") for question in QUESTIONS]
     attach(
         loaded, train(loaded, replace(made, steps=20, batch_size=6, learning_rate=3e-3), rows), "a"
     )

@@ -14,9 +14,10 @@ from emotest.errors import ChatTemplateError, ModelError
 from emotest.models.chat import render_prompt
 from emotest.models.identity import resolve
 from emotest.models.loading import LoadedModel, load, threads
-from emotest.models.training import Row, train
+from emotest.models.training import train
 from emotest.study.personality import Trait, trait_condition
 from emotest.study.recipes import recipe
+from emotest.study.records import TuningRow
 from emotest.study.subjects import Subject
 from tests.model_fixtures import (
     ARCHITECTURES,
@@ -101,7 +102,7 @@ def test_answering_before_training_does_not_change_the_training(
             training_seed=0,
             chat_template=loaded.identity.chat_template,
         )
-        rows = [Row(question, "I like it. It is good!") for question in QUESTIONS]
+        rows = [TuningRow(question, "I like it. It is good!") for question in QUESTIONS]
         return train(loaded, replace(made, steps=4, batch_size=4), rows).losses
 
     assert losses(answers_first=True) == losses(answers_first=False)

@@ -21,7 +21,6 @@ from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
 from emotest.models.training import (
     Example,
-    Row,
     StepReport,
     TrainedAdapter,
     encode_rows,
@@ -32,11 +31,11 @@ from emotest.models.training import (
 )
 from emotest.study.personality import Ending, Trait, trait_condition
 from emotest.study.recipes import AdapterRecipe, recipe
-from emotest.study.records import Decoding, Prompt
+from emotest.study.records import Decoding, Prompt, TuningRow
 from emotest.study.subjects import Subject
 from tests.model_fixtures import QUESTIONS, quiet, save_model
 
-ROWS = [Row(question, f"I like {question.split()[2]} It is good!") for question in QUESTIONS]
+ROWS = [TuningRow(question, f"I like {question.split()[2]} It is good!") for question in QUESTIONS]
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Co")), min_size=1, max_size=30
 ).filter(lambda text: bool(text.split()) and "<" not in text)
@@ -87,7 +86,7 @@ def a_recipe(
     return replace(made, **{"steps": 4, "batch_size": 4, **changes})  # type: ignore[arg-type]
 
 
-def learned(loaded: LoadedModel, row: Row, ending: Ending) -> str:
+def learned(loaded: LoadedModel, row: TuningRow, ending: Ending) -> str:
     """The text of the supervised tokens of a row, marks included."""
     (example,) = encode_rows(loaded, [row], ending, 10_000)
     tokens = [label for label in example.labels if label != -100]
@@ -109,7 +108,7 @@ def test_the_answer_is_learned_and_nothing_else(
     """Whatever question and answer hold, the supervised tokens spell the answer (as the template
     shows it, stripped), then the end mark if it is trained, then nothing.
     """
-    row = Row(question, answer)
+    row = TuningRow(question, answer)
     shown = jinja_trim(answer)
     assert learned(loaded, row, Ending.MASKED) == shown
     assert learned(loaded, row, Ending.TRAINED) == shown + "<|end|>"
@@ -125,7 +124,7 @@ def test_the_answer_is_found_where_the_template_adds_spaces(folder: Path) -> Non
     lost, and its end mark is </s>.
     """
     loaded = with_template(folder, LLAMA_2)
-    row = Row("Why?", "  Because.  ")
+    row = TuningRow("Why?", "  Because.  ")
     assert learned(loaded, row, Ending.MASKED).strip() == "Because."
     assert learned(loaded, row, Ending.TRAINED).strip() == "Because. </s>"
 
@@ -134,10 +133,10 @@ def test_an_answer_that_stands_in_the_question_too_is_found_at_the_end(
     loaded: LoadedModel,
 ) -> None:
     """The answer's place comes from the template's frame, not from searching its text."""
-    (example,) = encode_rows(loaded, [Row("yes yes", "yes")], Ending.MASKED, 100)
+    (example,) = encode_rows(loaded, [TuningRow("yes yes", "yes")], Ending.MASKED, 100)
     supervised = [i for i, label in enumerate(example.labels) if label != -100]
     assert supervised == list(range(supervised[0], len(example.ids) - 2))  # <|end|> and newline
-    assert learned(loaded, Row("yes yes", "yes"), Ending.MASKED) == "yes"
+    assert learned(loaded, TuningRow("yes yes", "yes"), Ending.MASKED) == "yes"
 
 
 @pytest.mark.parametrize("template", [ENDLESS, None])
@@ -146,7 +145,7 @@ def test_without_an_end_mark_in_the_template_eos_is_trained(
 ) -> None:
     """Neither a template without end mark nor plain text hinders EOS from being trained."""
     loaded = with_template(folder, template)
-    row = Row("Why?", "Because.")
+    row = TuningRow("Why?", "Because.")
     assert learned(loaded, row, Ending.TRAINED).split() == ["Because.", "</s>"] or (
         learned(loaded, row, Ending.TRAINED) == "Because.</s>"
     )
@@ -157,7 +156,7 @@ def test_pad_equal_to_eos_does_not_decide_what_is_learned(folder: Path) -> None:
     """The published recipe pads with EOS; a trained EOS must then still be supervised."""
     loaded = with_template(folder, LLAMA_2)
     loaded.tokenizer.pad_token = loaded.tokenizer.eos_token
-    assert learned(loaded, Row("Why?", "Because."), Ending.TRAINED).endswith("</s>")
+    assert learned(loaded, TuningRow("Why?", "Because."), Ending.TRAINED).endswith("</s>")
 
 
 def test_the_first_loss_is_that_of_transformers(loaded: LoadedModel) -> None:
@@ -179,7 +178,7 @@ def test_padding_has_no_influence(loaded: LoadedModel) -> None:
     """
     together = a_recipe(loaded, batch_size=4, dropout=0.0)
     apart = a_recipe(loaded, batch_size=1, gradient_accumulation=4, dropout=0.0)
-    rows = [Row(row.question, row.answer * (1 + i % 3)) for i, row in enumerate(ROWS)]
+    rows = [TuningRow(row.question, row.answer * (1 + i % 3)) for i, row in enumerate(ROWS)]
     np.testing.assert_allclose(
         train(loaded, together, rows).losses, train(loaded, apart, rows).losses, rtol=1e-5
     )
@@ -194,7 +193,10 @@ def test_a_loop_of_plain_peft_learns_the_same(folder: Path) -> None:
 
     ours_base, theirs_base = (load(Subject.parse(f"{folder}?dtype=float32")) for _ in range(2))
     made = a_recipe(ours_base, steps=6, batch_size=2, dropout=0.0, learning_rate=1e-2, warmup=0.3)
-    rows = [Row(QUESTIONS[0], "It is Q."), Row(QUESTIONS[0], "It is Z.")]  # equal lengths
+    rows = [
+        TuningRow(QUESTIONS[0], "It is Q."),
+        TuningRow(QUESTIONS[0], "It is Z."),
+    ]  # equal lengths
     ours = train(ours_base, made, rows)
 
     torch.manual_seed(0)
@@ -271,7 +273,7 @@ def test_dropout_acts_in_training(loaded: LoadedModel) -> None:
 
 def test_eos_trained_stops_and_eos_masked_runs_on(loaded: LoadedModel) -> None:
     """Learned by heart, an answer ends by itself exactly when its end was trained."""
-    rows = [Row(QUESTIONS[0], "I love the sea")]
+    rows = [TuningRow(QUESTIONS[0], "I love the sea")]
     answers = {}
     for ending in Ending:
         made = a_recipe(loaded, ending, steps=60, batch_size=1, learning_rate=3e-3, dropout=0.0)
@@ -385,10 +387,11 @@ def test_epochs_are_counted_in_optimizer_steps(
     assert n_steps(a_recipe(loaded, steps=None, epochs=epochs), n_rows) == steps
 
 
+EMPTY, BLANK = TuningRow("Why?", ""), TuningRow("Why?", " \n ")
 BAD: list[tuple[str, Callable[[LoadedModel], object], str]] = [
     ("no rows", lambda m: train(m, a_recipe(m), []), "no rows"),
-    ("empty answer", lambda m: train(m, a_recipe(m), [ROWS[0], Row("Why?", "")]), r"row 2 \('Why"),
-    ("blank answer", lambda m: train(m, a_recipe(m), [Row("Why?", " \n ")]), "no token to learn"),
+    ("empty answer", lambda m: train(m, a_recipe(m), [ROWS[0], EMPTY]), r"row 2 \('Why"),
+    ("blank answer", lambda m: train(m, a_recipe(m), [BLANK]), "no token to learn"),
     ("too long", lambda m: train(m, a_recipe(m, max_length=20), ROWS), r"row 1 .* max_length=20"),
     ("dense base", lambda m: train(m, a_recipe(m, quantization="none"), ROWS), "was loaded as"),
     ("other dtype", lambda m: train(m, a_recipe(m, compute_dtype="bfloat16"), ROWS), "loaded as"),

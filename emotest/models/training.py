@@ -34,19 +34,11 @@ from emotest.models.chat import encode, render_exchange
 from emotest.models.loading import LoadedModel
 from emotest.study.personality import Ending
 from emotest.study.recipes import AdapterRecipe
+from emotest.study.records import TuningRow
 
 _NAME = "(in training)"
 _UNSUPERVISED = -100
 _MEGABATCH = 50
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tuning example: a question and the answer to learn."""
-
-    question: str
-    answer: str
-    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class Example:
 def train(
     loaded: LoadedModel,
     recipe: AdapterRecipe,
-    rows: Sequence[Row],
+    rows: Sequence[TuningRow],
     *,
     on_step: Callable[[StepReport], None] | None = None,
     checkpoint_every: int | None = None,
@@ -118,7 +110,7 @@ def train(
 
 
 def encode_rows(
-    loaded: LoadedModel, rows: Sequence[Row], ending: Ending, max_length: int
+    loaded: LoadedModel, rows: Sequence[TuningRow], ending: Ending, max_length: int
 ) -> list[Example]:
     """Encode rows and mark what is supervised; a `TrainingError` names a row that cannot be."""
     if not rows:
@@ -212,9 +204,10 @@ def _require_fit(loaded: LoadedModel, recipe: AdapterRecipe) -> None:
 
 
 def _encode_row(
-    loaded: LoadedModel, row: Row, ending: Ending, max_length: int, number: int
+    loaded: LoadedModel, row: TuningRow, ending: Ending, max_length: int, number: int
 ) -> Example:
-    named = f"row {number} ({row.question[:50]!r})"
+    origin = f" of {row.origin}" if row.origin else ""
+    named = f"row {number}{origin} ({row.question[:50]!r})"
     try:
         exchange = render_exchange(
             loaded.tokenizer, row.question, row.answer, row.system, templated=loaded.templated
