@@ -1,0 +1,1 @@
+"""The models wing: the only one that knows torch. Importing the package imports nothing."""

@@ -1,0 +1,1 @@
+"""The study in plain values: traits, arms, recipes, records, questions, claims."""

@@ -35,7 +35,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class TuningRow:
-    """One supervised example: the answer that an adapter is tuned to give; `origin` names its row."""
+    """One supervised example, the answer that an adapter is tuned to give; `origin` is its row."""
 
     question: str
     answer: str
