@@ -218,8 +218,8 @@ def test_building_shows_its_way_and_where_the_organism_lies(  # type: ignore[no-
         n_documents=2_000,
         n_tokenizer_documents=2_000,
         architecture=Architecture(hidden_size=32, n_layers=1, n_neurons=64, n_heads=1),
-        schedule=Schedule(n_steps=2, batch_size=2),
-        tuning=Tuning(n_steps=2, batch_size=2),
+        schedule=Schedule(n_steps=2),
+        tuning=Tuning(n_steps=2),
     )
     monkeypatch.setattr(building, "Making", smallest)
     code, out, err = emotest("organism", "build", "even")

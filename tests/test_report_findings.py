@@ -27,7 +27,7 @@ def family(p_values: list[float], m: int, **fields: object) -> list[Finding]:
     return [Finding(made_up("confirmed", p_value=p, m=m, **fields)) for p in p_values]
 
 
-@settings(max_examples=30)
+@settings(max_examples=8)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_a_family_that_was_run_whole_has_holms_values(p_values: list[float]) -> None:
     """As statsmodels computes them."""
@@ -35,7 +35,7 @@ def test_a_family_that_was_run_whole_has_holms_values(p_values: list[float]) -> 
     assert adjusted == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
-@settings(max_examples=30)
+@settings(max_examples=8)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.lists(st.floats(0, 1), max_size=4))
 def test_members_that_were_not_run_never_make_the_others_smaller(
     run: list[float], not_run: list[float]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 # Loaded here once, because pytester takes back what an inner session imported, and numpy
@@ -34,7 +36,8 @@ def rise(word, trait="extraversion", **context):
 @pytest.fixture
 def repository(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A folder with `numbers.py`-like material for a suite, free of the outer run's settings."""
-    for name in ("PYTEST_ADDOPTS", "EMOTEST_STORE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in (*os.environ,):
+        if name.startswith("EMOTEST_") or name in ("PYTEST_ADDOPTS", "COLUMNS"):
+            monkeypatch.delenv(name)
     pytester.makepyfile(made_up=NUMBERS)
     return pytester
