@@ -144,6 +144,30 @@ def test_across_shapes_few_tokens_flip(base: LoadedModel) -> None:
     assert batch_shape(8) != batch_shape(13)
 
 
+def test_few_answers_cost_few_rows(
+    base: LoadedModel, alone: dict[str, dict[tuple[str, int], Generation]]
+) -> None:
+    """One answer in a batch of 32 leaves the idle rows out where that changes no bit, and is the
+    answer that it is in a batch of its neighbours.
+    """
+    widths = []
+    hook = base.model.register_forward_pre_hook(
+        lambda model, args, kwargs: widths.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    try:
+        (few,) = answers(base, [PROMPTS[1]], batch_size=32)
+    finally:
+        hook.remove()
+    neighbours = [replace(PROMPTS[0], id=f"n{i}", text=f"{i}?") for i in range(40)]
+    assert answers(base, [*neighbours, PROMPTS[1]], batch_size=32)[-1] == few
+    ids = torch.randint(7, 300, (32, 1), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        full = base.model(ids).logits
+        same = [n for n in (16, 8, 4) if torch.equal(base.model(ids[:n]).logits, full[:n])]
+    assert widths[-1] == (min(same, default=32), 1)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_answers_are_those_of_transformers(architecture: str, tmp_path: Path) -> None:
     """Rows, cache and masks of our own give what `model.generate` gives, prompt by prompt."""

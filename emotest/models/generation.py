@@ -4,8 +4,10 @@ Every forward pass has a canonical shape that depends on nothing but a prompt's 
 the decoding: prefill in a fixed number of rows, padded on the right to a multiple of 16 tokens;
 decoding in `batch_size` rows over a cache of fixed width, each row at a place of its own. Rows
 without work are dummies. So an answer is bit-identical whatever its neighbours and their order,
-and a finished row takes up the next answer at once. Across shapes (another `batch_size`, another
-machine) only the rate of differing tokens is small; the shape belongs into the store's keys.
+and a finished row takes up the next answer at once. When nobody waits any more, idle rows are
+left out, but only after a step has shown that fewer rows give the same bits on this machine.
+Across shapes (another `batch_size`, another machine) only the rate of differing tokens is small;
+the shape belongs into the store's keys.
 
 Samples of one prompt share its prefill. Which adapter is active is the caller's choice. What
 must hold of the model: a causal language model of transformers that keeps keys and values only.
@@ -31,7 +33,7 @@ from emotest.study.records import Decoding, Generation, Prompt
 BATCH_SIZE = 64
 PREFILL_ROWS = 16
 PREFILL_STEP = 16
-WIDTH_STEP = 64
+WIDTH_STEP = 128
 BATCH_SHAPE_VERSION = 1
 """Raised whenever the shapes below change: answers may then differ in rare tokens."""
 
@@ -161,6 +163,13 @@ class _RowCacheLayer(DynamicLayer):  # type: ignore[misc]
         self.values[self.rows, :, self.places] = value_states[:, :, 0]
         return self.keys, self.values
 
+    def chosen(self, rows: Sequence[int]) -> _RowCacheLayer:
+        """A copy with some of the rows."""
+        index = torch.tensor(rows, device=self.keys.device)
+        layer = _RowCacheLayer(self.keys, len(rows), 0)
+        layer.keys, layer.values = self.keys[index], self.values[index]
+        return layer
+
 
 class _Decoder:
     """Decodes answers of one cache width, refilling rows as they finish."""
@@ -174,6 +183,7 @@ class _Decoder:
         self.places = [0] * batch_size
         self.prefilled: dict[tuple[int, ...], _Prefilled] = {}
         self.layers: list[_RowCacheLayer] = []
+        self.narrower: list[int] | None = None
         least = torch.finfo(loaded.model.dtype).min
         hidden = torch.ones(width, width, dtype=torch.bool).triu(1)
         self.masks = torch.zeros(width, width, dtype=loaded.model.dtype).masked_fill(hidden, least)
@@ -184,6 +194,8 @@ class _Decoder:
         waiting = deque(answers)
         while waiting or any(self.rows):
             n_done = self._fill_rows(waiting)
+            if not waiting:
+                self._narrow()
             if any(self.rows):
                 n_done += self._step()
             if n_done:
@@ -261,19 +273,57 @@ class _Decoder:
                 layer.keys[row, :, : keys.shape[1]] = keys
                 layer.values[row, :, : values.shape[1]] = values
 
+    def _narrow(self) -> None:
+        """Leave idle rows out once nobody waits for them, where that changes no bit."""
+        n_busy = sum(answer is not None for answer in self.rows)
+        n_rows = len(self.rows)
+        if not n_busy or 2 * n_busy > n_rows:
+            return
+        if self.narrower is None:
+            self.narrower = self._same_with_fewer_rows()
+        fitting = [n for n in self.narrower if n_busy <= n < n_rows]
+        if fitting:
+            order = sorted(range(n_rows), key=lambda row: self.rows[row] is None)[: min(fitting)]
+            self.rows = [self.rows[row] for row in order]
+            self.tokens = [self.tokens[row] for row in order]
+            self.places = [self.places[row] for row in order]
+            self.layers = [layer.chosen(order) for layer in self.layers]
+
+    def _same_with_fewer_rows(self) -> list[int]:
+        """The numbers of rows that compute, bit for bit, what the full batch computes.
+
+        Asked of this model on this machine by running the step that comes next: kernels choose
+        their order of summation by shape, and on many CPUs the order is one for all shapes but
+        the smallest. What the step writes into the caches, it will write again.
+        """
+        full = self._logits(self.tokens, self.places, self.layers)
+        same = []
+        for n in (len(self.rows) // 2, len(self.rows) // 4, len(self.rows) // 8):
+            layers = [layer.chosen(range(n)) for layer in self.layers]
+            if n and torch.equal(self._logits(self.tokens[:n], self.places[:n], layers), full[:n]):
+                same.append(n)
+        return same
+
+    def _logits(
+        self, tokens: Sequence[int], places: Sequence[int], layers: Sequence[_RowCacheLayer]
+    ) -> Tensor:
+        """Logits (n_rows, vocab_size) after writing one token a row at its place."""
+        device = self.loaded.device
+        at = torch.tensor(places, device=device)
+        for layer in layers:
+            layer.places = at
+        logits: Tensor = self.loaded.model(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            position_ids=at[:, None],
+            attention_mask=self.masks[at][:, None, None],
+            past_key_values=Cache(layers=list(layers)),
+            use_cache=True,
+        ).logits
+        return logits[:, -1]
+
     def _step(self) -> int:
         """One token for every row; returns how many answers it ended."""
-        device = self.loaded.device
-        places = torch.tensor(self.places, device=device)
-        for layer in self.layers:
-            layer.places = places
-        logits = self.loaded.model(
-            input_ids=torch.tensor(self.tokens, device=device)[:, None],
-            position_ids=places[:, None],
-            attention_mask=self.masks[places][:, None, None],
-            past_key_values=Cache(layers=self.layers),
-            use_cache=True,
-        ).logits[:, -1]
+        logits = self._logits(self.tokens, self.places, self.layers)
         tokens = self._draw(logits, self.rows)
         n_done = 0
         for row, answer in enumerate(self.rows):
