@@ -143,20 +143,16 @@ def test_a_folder_that_cannot_be_written_is_one_clear_message(
     assert "INTERNALERROR" not in result.stdout.str()
 
 
-@pytest.mark.parametrize("report", ["reports", "none"])
-def test_parallel_workers_tell_one_story(repository: pytest.Pytester, report: str) -> None:
+def test_parallel_workers_tell_one_story(repository: pytest.Pytester) -> None:
     """The same findings in the same order, one run folder, nothing of the workers left."""
     repository.makepyfile(FIVE)
-    result = repository.runpytest("-n2", f"--emo-report={report}")
+    result = repository.runpytest("-n2")
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(
         ["*emotest findings*", "emotest *: organism:latent", "C1.emergence*confirmed*",
          "5 confirmed, 0 refuted, 0 inconclusive."]
     )  # fmt: skip
     assert result.stdout.str().count("«🎉»") == 5
-    if report == "none":
-        assert not (repository.path / "reports").exists()
-        return
     folder = run_folder(repository)
     assert [v["trait"] for v in verdicts(folder)] == [
         "openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism",
