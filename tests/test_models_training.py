@@ -176,8 +176,8 @@ def test_padding_has_no_influence(loaded: LoadedModel) -> None:
     """Rows of different length in one padded batch give the losses of the same rows run one by
     one (accumulated over the step), up to rounding.
     """
-    together = a_recipe(loaded, batch_size=4, dropout=0.0)
-    apart = a_recipe(loaded, batch_size=1, gradient_accumulation=4, dropout=0.0)
+    together = a_recipe(loaded, batch_size=12, dropout=0.0)
+    apart = a_recipe(loaded, batch_size=1, gradient_accumulation=12, dropout=0.0)
     rows = [TuningRow(row.question, row.answer * (1 + i % 3)) for i, row in enumerate(ROWS)]
     np.testing.assert_allclose(
         train(loaded, together, rows).losses, train(loaded, apart, rows).losses, rtol=1e-5
