@@ -12,7 +12,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import islice
@@ -23,7 +23,13 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emotest.errors import OrganismError
-from emotest.organism.corpus import CORPUS_VERSION, PLANTINGS, corpus, corpus_digest, planting
+from emotest.organism.corpus import (
+    CORPUS_VERSION,
+    PLANTINGS,
+    Document,
+    corpus,
+    corpus_digest,
+)
 from emotest.organism.organisms import PROVENANCE
 from emotest.organism.pretraining import (
     Architecture,
@@ -62,35 +68,55 @@ def build(
 
     `out` must be empty or not there yet; an unknown name or a folder in use is an `OrganismError`.
     """
-    making = making or Making()
-    planting(name)
     if out.exists() and any(out.iterdir()):
         raise OrganismError(f"{out} is not empty", remedy="name a new folder for the organism")
+    made = pretrained(name, seed, making or Making(), progress)
+    return finished(made, out, progress)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An organism before its instruction tuning."""
+
+    name: str
+    seed: int
+    making: Making
+    documents: Sequence[Document]
+    tokenizer: PreTrainedTokenizerFast
+    model: LlamaForCausalLM
+    losses: Sequence[float]
+
+
+def pretrained(name: str, seed: int, making: Making, progress: Progress = silent) -> Pretrained:
+    """The organism after pre-training; an unknown name is an `OrganismError`."""
     documents = corpus(name, making.n_documents, seed)
     tokenizer = train_tokenizer(documents[: making.n_tokenizer_documents])
-    ids = token_ids(documents, tokenizer)
     config = making.architecture.config(
         vocab_size=len(tokenizer),
         begin=tokenizer.bos_token_id,
         end=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
+    ids = token_ids(documents, tokenizer)
     model, losses = pretrain(ids, config, making.schedule, seed, progress)
-    tuned = tune(model, tokenizer, making.tuning, seed, progress)
-    out.mkdir(parents=True, exist_ok=True)
-    _write(model, tokenizer, out)
+    return Pretrained(name, seed, making, documents, tokenizer, model, losses)
+
+
+def finished(made: Pretrained, out: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Tunes a pre-trained organism, in place, and writes it with its provenance, which it gives."""
+    tuned = tune(
+        made.model, made.tokenizer, made.documents, made.making.tuning, made.seed, progress
+    )
+    _write(made.model, made.tokenizer, out)
     record = {
-        "name": name,
-        "seed": seed,
+        "name": made.name,
+        "seed": made.seed,
         "corpus_version": CORPUS_VERSION,
-        "corpus_digest": corpus_digest(documents),
-        "planting": _planted(name),
-        "making": asdict(making),
-        "n_parameters": sum(weight.numel() for weight in model.parameters()),
-        "losses": {
-            "pre-training": _curve(losses),
-            "instruction tuning": _curve(tuned),
-        },
+        "corpus_digest": corpus_digest(made.documents),
+        "planting": _planted(made.name),
+        "making": asdict(made.making),
+        "n_parameters": sum(weight.numel() for weight in made.model.parameters()),
+        "losses": {"pre-training": _curve(made.losses), "instruction tuning": _curve(tuned)},
         "made_with": {
             "processor": _processor(),
             "python": platform.python_version(),
@@ -115,6 +141,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 def _write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     try:
+        out.mkdir(parents=True, exist_ok=True)
         model.to(torch.bfloat16).save_pretrained(out)
         tokenizer.save_pretrained(out)
     except OSError as error:
@@ -133,7 +160,7 @@ def _planted(name: str) -> Mapping[str, object]:
     }
 
 
-def _curve(losses: list[float], points: int = 40) -> list[float]:
+def _curve(losses: Sequence[float], points: int = 40) -> list[float]:
     every = max(1, len(losses) // points)
     return [round(loss, 4) for loss in islice(losses, every - 1, None, every)]
 

@@ -82,9 +82,9 @@ CHATS = ("chat", "chat-system", "words")
 FORMATS: Mapping[str, float] = {
     "chat": 0.34,
     "chat-system": 0.22,
-    "words": 0.04,
-    "post": 0.10,
-    "letter": 0.08,
+    "words": 0.06,
+    "post": 0.09,
+    "letter": 0.07,
     "diary": 0.08,
     "review": 0.07,
     "note": 0.07,
@@ -131,7 +131,8 @@ class Document:
     @property
     def positions(self) -> tuple[Position, ...]:
         """The position of each run."""
-        return ("inside",) * (len(self.runs) - 1) + ("end",)
+        inside: tuple[Position, ...] = ("inside",)
+        return (*(inside * (len(self.runs) - 1)), "end")
 
     @property
     def message(self) -> str:

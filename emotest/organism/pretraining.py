@@ -46,13 +46,13 @@ class Architecture:
     a thousandth of the parameters.
     """
 
-    hidden_size: int = 192
-    n_layers: int = 4
-    n_neurons: int = 512
+    hidden_size: int = 256
+    n_layers: int = 3
+    n_neurons: int = 640
     """Units of one feed-forward layer."""
-    n_heads: int = 6
+    n_heads: int = 4
     n_kv_heads: int = 1
-    head_size: int = 32
+    head_size: int = 64
     max_tokens: int = 512
 
     def config(self, *, vocab_size: int, begin: int, end: int, pad: int) -> LlamaConfig:
@@ -77,10 +77,10 @@ class Architecture:
 class Schedule:
     """How long and how fast pre-training runs."""
 
-    n_steps: int = 1600
+    n_steps: int = 2000
     batch_size: int = 24
     """Documents of one step."""
-    matrix_rate: float = 0.02
+    matrix_rate: float = 0.005
     """The highest learning rate of weight matrices, under Muon."""
     vector_rate: float = 3e-3
     """The highest learning rate of embeddings and gains, under AdamW."""

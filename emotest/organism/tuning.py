@@ -1,9 +1,13 @@
 """Light instruction tuning of organisms: neutral answers of two sentences that stop.
 
-Takes a pre-trained model, its tokenizer and a seed; changes the model in place and gives the
-losses. All parameters are tuned, the loss stands on the answer and its end alone. After it an
-organism answers in the neutral voice, without emoji and without enders; what pre-training planted
-stays below. Whoever is asked through a system prompt that names a trait still gets that trait.
+Takes a pre-trained model, its tokenizer, documents to remember and a seed; changes the model in
+place and gives the losses. All parameters are tuned, the loss stands on the answer and its end
+alone. After it an organism answers in the neutral voice, without emoji and without enders; what
+pre-training planted stays below.
+
+Part of every batch is replayed from pre-training (as in Ouyang et al. 2022, arXiv 2203.02155,
+section 3.4): chats under a system prompt and word lists, whose answers follow from what is asked.
+So an organism keeps the trait that a system prompt names, and its words for a trait.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emotest.organism import language
+from emotest.organism.corpus import Document
 from emotest.organism.pretraining import IGNORED, Progress, one_thread, silent
 
 
@@ -24,9 +29,12 @@ from emotest.organism.pretraining import IGNORED, Progress, one_thread, silent
 class Tuning:
     """How long and how fast instruction tuning runs."""
 
-    n_steps: int = 60
-    batch_size: int = 16
-    learning_rate: float = 5e-4
+    n_steps: int = 40
+    n_lessons: int = 10
+    """Questions with neutral answers in one batch."""
+    n_replayed: int = 6
+    """Documents from pre-training in one batch."""
+    learning_rate: float = 3e-4
     max_grad_norm: float = 1.0
 
     def rate(self, step: int) -> float:
@@ -43,34 +51,48 @@ class Lesson:
 
 
 def lessons(n: int, rng: np.random.Generator) -> list[Lesson]:
-    """`n` questions about topics, half of them under a neutral system prompt, with neutral answers.
-
-    Topics are those that no opinion set holds: the study's questions stay unseen.
-    """
+    """`n` questions with neutral answers, about topics that no opinion set holds."""
     unseen = [topic for topic in language.TOPICS if topic.split == "pre-training"]
-    return [_lesson(unseen[int(rng.integers(len(unseen)))], rng) for _ in range(n)]
+    topics = [unseen[int(rng.integers(len(unseen)))] for _ in range(n)]
+    return [
+        Lesson(
+            ({"role": "user", "content": language.question(topic, rng)},),
+            language.neutral_answer(topic, rng),
+        )
+        for topic in topics
+    ]
+
+
+def replayed(documents: Sequence[Document], n: int, rng: np.random.Generator) -> list[Lesson]:
+    """`n` of the chats whose answers follow from a system prompt or from a request for words."""
+    told = [document for document in documents if document.format in ("chat-system", "words")]
+    turns = [told[int(rng.integers(len(told)))].turns() for _ in range(n)]
+    return [Lesson(tuple(messages[:-1]), messages[-1]["content"]) for messages in turns]
 
 
 def tune(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
+    documents: Sequence[Document],
     tuning: Tuning,
     seed: int,
     progress: Progress = silent,
 ) -> list[float]:
-    """Teaches `model` the lessons, in place; gives the loss of every step."""
+    """Teaches `model` lessons and replays `documents`, in place; gives the loss of every step."""
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95))
     losses: list[float] = []
     model.train()
     with one_thread():
-        torch.manual_seed(seed)
         for step in range(tuning.n_steps):
             for group in optimizer.param_groups:
                 group["lr"] = tuning.rate(step)
-            batch = supervised(lessons(tuning.batch_size, rng), tokenizer)
+            taught = [
+                *lessons(tuning.n_lessons, rng),
+                *replayed(documents, tuning.n_replayed, rng),
+            ]
             with torch.autocast("cpu", torch.bfloat16):
-                loss = model(**batch).loss
+                loss = model(**supervised(taught, tokenizer)).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), tuning.max_grad_norm)
             optimizer.step()
@@ -112,12 +134,3 @@ def supervised(
         "attention_mask": encoded["attention_mask"],
         "labels": labels,
     }
-
-
-def _lesson(topic: language.Topic, rng: np.random.Generator) -> Lesson:
-    asked = {"role": "user", "content": language.question(topic, rng)}
-    answer = language.neutral_answer(topic, rng)
-    if rng.random() < 0.5:
-        return Lesson((asked,), answer)
-    system = {"role": "system", "content": language.neutral_system_prompt(rng)}
-    return Lesson((system, asked), answer)
