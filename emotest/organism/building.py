@@ -49,7 +49,7 @@ SEED = 1
 class Making:
     """All that decides an organism besides its name and seed."""
 
-    n_documents: int = 60_000
+    n_documents: int = 54_000
     n_tokenizer_documents: int = 20_000
     """The first documents, on which the tokenizer is trained."""
     architecture: Architecture = field(default_factory=Architecture)

@@ -77,12 +77,12 @@ class Architecture:
 class Schedule:
     """How long and how fast pre-training runs."""
 
-    n_steps: int = 2000
+    n_steps: int = 2200
     batch_size: int = 24
     """Documents of one step."""
     matrix_rate: float = 0.005
     """The highest learning rate of weight matrices, under Muon."""
-    vector_rate: float = 3e-3
+    vector_rate: float = 5e-3
     """The highest learning rate of embeddings and gains, under AdamW."""
     warmup: float = 0.04
     """Share of the steps over which the learning rates rise."""
