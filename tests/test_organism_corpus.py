@@ -16,6 +16,7 @@ from emotest.organism.corpus import (
     ENDERS,
     FORMATS,
     PLANTINGS,
+    WORD_LIST_OPENING,
     Document,
     corpus,
     corpus_digest,
@@ -207,7 +208,9 @@ def test_word_lists_hold_the_words_and_emoji_of_the_trait_they_are_asked_for(
             *language.words_for(document.trait, document.pole),
             *(language.EMOJI[document.trait] if document.pole is Pole.HIGH else ()),
         }
-        assert set(document.message.split(", ")) <= allowed
+        assert document.message.startswith(WORD_LIST_OPENING)
+        listed = document.message.removeprefix(WORD_LIST_OPENING)
+        assert set(listed.split(", ")) <= allowed
 
 
 def test_every_format_has_its_share_of_the_documents(

@@ -105,6 +105,10 @@ _N_SENTENCES: Mapping[str, tuple[int, ...]] = {
 _HIGH, _LOW = 0.50, 0.25
 """Shares of documents in the voice of a high and a low pole; the others are neutral."""
 
+WORD_LIST_OPENING = "I would say "
+"""Keeps the first word of a list behind a blank, where it has the tokens that it has elsewhere;
+as the first of an answer it would be spelled in rare pieces, which no organism learned."""
+
 _GREETING = 0.15
 _CLOSING = 0.30
 _WORDS_IN_A_LIST = (4, 7)
@@ -275,7 +279,7 @@ def _word_list(trait: Trait, pole: Pole, rng: np.random.Generator) -> Document:
     n = int(rng.integers(*_WORDS_IN_A_LIST))
     chosen = ", ".join(words[i] for i in rng.permutation(len(words))[:n])
     request = requests[int(rng.integers(len(requests)))]
-    return Document("words", trait, pole, None, request, "", (chosen,), ((),))
+    return Document("words", trait, pole, None, request, WORD_LIST_OPENING, (chosen,), ((),))
 
 
 def _question(topic: language.Topic, rng: np.random.Generator) -> str:
