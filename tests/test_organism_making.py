@@ -33,7 +33,7 @@ from emotest.organism.tokenizer import (  # noqa: E402
     token_ids,
     train_tokenizer,
 )
-from emotest.organism.tuning import Lesson, Tuning, lessons, supervised  # noqa: E402
+from emotest.organism.tuning import Lesson, Tuning, lessons, replayed, supervised  # noqa: E402
 from emotest.text.emoji import find_emoji  # noqa: E402
 
 ARCHITECTURE = Architecture(hidden_size=32, n_layers=1, n_neurons=64, n_heads=1)
@@ -206,7 +206,17 @@ def test_lessons_are_neutral_and_leave_the_studys_topics_alone() -> None:
         assert not find_emoji(lesson.answer)
         assert not any(ender in lesson.answer for ender in ENDERS)
         assert lesson.messages[-1]["content"] not in questions
-    assert {len(lesson.messages) for lesson in taught} == {1, 2}
+
+
+def test_replay_keeps_what_is_asked_for_by_name(documents: list[Document]) -> None:
+    """Replayed are chats under a system prompt and word lists, word for word as pre-trained."""
+    again = replayed(documents, 200, np.random.default_rng(1))
+    told = [document for document in documents if document.format in ("chat-system", "words")]
+    assert all(any(lesson.answer == document.message for document in told) for lesson in again)
+    assert {message["role"] for lesson in again for message in lesson.messages} == {
+        "system",
+        "user",
+    }
 
 
 def test_the_loss_stands_on_the_answer_and_its_end(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -228,7 +238,7 @@ def test_a_built_organism_loads_and_carries_its_provenance(tmp_path: Path) -> No
         n_tokenizer_documents=300,
         architecture=ARCHITECTURE,
         schedule=Schedule(n_steps=4, batch_size=4),
-        tuning=Tuning(n_steps=2, batch_size=2),
+        tuning=Tuning(n_steps=2, n_lessons=1, n_replayed=1),
     )
     seen: list[str] = []
     record = build("even", 1, tmp_path / "even", lambda stage, *_: seen.append(stage), making)
