@@ -109,7 +109,9 @@ def adapter_files(adapter: Adapter) -> dict[str, bytes]:
     """The two files of an adapter, by name, as peft reads them."""
     from safetensors.numpy import save
 
-    metadata = {"format": "pt"} | ({_BASE_KEY: adapter.base} if adapter.base else {})
+    # One entry at most: safetensors writes several in random order, and equal adapters would
+    # differ in their bytes.
+    metadata = {_BASE_KEY: adapter.base} if adapter.base else {"format": "pt"}
     arrays = {name: np.ascontiguousarray(array) for name, array in adapter.state.items()}
     config = json.dumps(adapter.config, indent=2, sort_keys=True)
     return {
