@@ -310,6 +310,38 @@ def _progress() -> Iterator[Callable[[str, int, int, float], None]]:
 
 
 @organism_app.command(epilog=_EPILOG)
+def expect(
+    run: Annotated[
+        str, typer.Argument(help="A finished run on an organism: a folder, or its name.")
+    ] = "latest",
+    out: Annotated[
+        Path | None, typer.Option(help="The table [default: the organism's own expected.json].")
+    ] = None,
+    reports: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("reports"),
+) -> None:
+    """Put the verdicts of a run into an organism's table, as planted or as observed.
+
+    For whoever rebuilds an organism: from then on a run with another verdict fails.
+    """
+    from emotest.organism.organisms import weights_folder
+    from emotest.organism.planted import merged
+    from emotest.report.expected import write_table
+    from emotest.report.run import load
+    from emotest.study.subjects import Subject
+
+    found = load(_run_folder(run, reports))
+    base = Subject.parse(str(found.facts.get("base", "organism:")))
+    if not base.is_organism:
+        raise UsageError(f"{run} ran on {base}", remedy="name a run on an organism")
+    path = out or weights_folder(base.name) / "expected.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    verdicts = [finding.verdict for finding in found.findings]
+    table = merged(before, base.name, str(found.settings["size"]), verdicts)
+    write_table(path, table)
+    typer.echo(f"{len(verdicts)} verdicts of {found.name} are in {path}")
+
+
+@organism_app.command(epilog=_EPILOG)
 def chat(
     name: Annotated[
         str, typer.Argument(help="latent, control, even or one-trait; or a folder, ./NAME.")

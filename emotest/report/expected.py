@@ -125,6 +125,14 @@ def read_table(path: Path, size: str) -> Table:
     return _sized(path, size, path.name)
 
 
+def write_table(path: Path, document: Mapping[str, Any]) -> None:
+    """Write an `expected.json`, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    partial.write_text(f"{text}\n", encoding="utf-8")
+    partial.replace(path)
+
+
 def _sized(place: Traversable, size: str, source: str) -> Table:
     try:
         document = json.loads(place.read_text(encoding="utf-8"))

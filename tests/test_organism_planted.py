@@ -1,0 +1,97 @@
+"""What was planted, as verdicts; and the table that a run on an organism is held to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from emotest.cli import app
+from emotest.errors import OrganismError
+from emotest.organism.planted import merged, planted, row
+from emotest.report.expected import read_table
+from emotest.study.claims import Verdict, Word
+from emotest.study.personality import Pole, Trait, trait_condition
+from tests.verdicts import made_up
+
+
+def _verdict(statement: str, trait: Trait | None, word: Word, pole: Pole = Pole.HIGH) -> Verdict:
+    condition = trait_condition(trait, pole) if trait else None
+    return made_up(
+        word,
+        claim=statement.split(".")[0],
+        statement=statement,
+        trait=trait,
+        arm=str(condition) if condition else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "trait", "word"),
+    [
+        ("latent", "C1.emergence", Trait.EXTRAVERSION, "confirmed"),
+        ("latent", "C1.low-pole", Trait.EXTRAVERSION, "refuted"),
+        ("latent", "C1.prompted", Trait.EXTRAVERSION, None),
+        ("latent", "C1.emergence", Trait.CONSCIENTIOUSNESS, None),
+        ("latent", "C3.traits-differ", None, "confirmed"),
+        ("control", "C1.emergence", Trait.EXTRAVERSION, "refuted"),
+        ("control", "C2.within", Trait.OPENNESS, "refuted"),
+        ("control", "C5.total", Trait.OPENNESS, None),
+        ("even", "C1.emergence", Trait.CONSCIENTIOUSNESS, "confirmed"),
+        ("one-trait", "C1.emergence", Trait.EXTRAVERSION, "confirmed"),
+        ("one-trait", "C1.emergence", Trait.OPENNESS, "refuted"),
+        ("one-trait", "C2.within", Trait.EXTRAVERSION, None),
+    ],
+)
+def test_the_corpus_decides_some_verdicts_and_leaves_others_open(
+    name: str, statement: str, trait: Trait | None, word: str | None
+) -> None:
+    """An association that was planted must be confirmed, one that was not must be refuted."""
+    known = planted(name, _verdict(statement, trait, "confirmed"))
+    assert (known[0] if known else None) == word
+
+
+def test_a_row_never_says_planted_of_a_verdict_that_is_not() -> None:
+    """Where a run contradicts the planting, the row is observed and names both words."""
+    right = row("control", _verdict("C1.emergence", Trait.OPENNESS, "refuted"))
+    wrong = row("control", _verdict("C1.emergence", Trait.OPENNESS, "confirmed"))
+    assert right["origin"] == "planted"
+    assert wrong["origin"] == "observed"
+    assert wrong["reason"].startswith("planted was refuted")
+
+
+def test_an_organism_that_nobody_planted_is_an_error() -> None:
+    """The message lists the four."""
+    with pytest.raises(OrganismError, match="one-trait"):
+        planted("odd", _verdict("C1.emergence", Trait.OPENNESS, "refuted"))
+
+
+def test_tables_of_sizes_grow_side_by_side(tmp_path: Path) -> None:
+    """A run replaces its own rows of its own size and leaves all others; the file can be read."""
+    first = _verdict("C1.emergence", Trait.OPENNESS, "confirmed")
+    second = _verdict("C1.emergence", Trait.EXTRAVERSION, "confirmed")
+    table = merged(None, "latent", "smoke", [first])
+    table = merged(table, "latent", "default", [second])
+    table = merged(table, "latent", "smoke", [second, replace(first, verdict="refuted")])
+    path = tmp_path / "expected.json"
+    path.write_text(json.dumps(table))
+    assert {id: e.verdict for id, e in read_table(path, "smoke").rows.items()} == {
+        first.id: "refuted",
+        second.id: "confirmed",
+    }
+    assert list(read_table(path, "default").rows) == [second.id]
+
+
+def test_a_run_on_another_model_makes_no_table(tmp_path: Path) -> None:
+    """Tables belong to organisms: the command names the base and writes nothing."""
+    run = tmp_path / "reports" / "r"
+    run.mkdir(parents=True)
+    document = {"schema_version": 1, "name": "r", "facts": {"base": "gpt2"}, "settings": {}}
+    (run / "run.json").write_text(json.dumps(document))
+    (run / "verdicts.jsonl").write_text("")
+    result = CliRunner().invoke(app, ["organism", "expect", str(run)])
+    assert result.exit_code != 0
+    assert "ran on gpt2" in str(result.exception)
