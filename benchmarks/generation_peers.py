@@ -1,11 +1,12 @@
 """How fast answers come, beside `model.generate` doing the same work in the same run.
 
-    python benchmarks/generation_peers.py [--prompts 400] [--rounds 3] [--subject organism:latent]
+    python benchmarks/generation_peers.py [--prompts 200] [--rounds 3] [--subject organism:latent]
 
 One model, one torch thread, the same prompts of mixed length, the same stop tokens, temperature 1
 over the whole vocabulary, at most 48 new tokens. Peers: `model.generate` one prompt at a time (on
 a tenth of the prompts), in batches of 32 as they come, and in batches of 64 sorted by length.
-Rounds are interleaved, figures are medians of tokens a second. Without `--subject` the model is a
+Rounds are interleaved, figures are medians of tokens a second of processor time (one thread), so
+that other work on the machine disturbs them little. Without `--subject` the model is a
 Llama of 3.6 M random parameters in NF4 whose answers have some 20 tokens; "equal" gives every
 answer 20 tokens, where no row finishes early.
 """
@@ -36,7 +37,7 @@ EQUAL = Decoding(name="equal", top_k=0, max_new_tokens=20)
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--prompts", type=int, default=400)
+    parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--subject", help="a real model instead of random weights")
     options = parser.parse_args()
@@ -64,9 +65,9 @@ def main() -> None:
         paces: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(options.rounds):
             for way, run in ways.items():
-                began = time.perf_counter()
+                began = time.process_time()
                 n_tokens = run()
-                paces[way].append(n_tokens / (time.perf_counter() - began))
+                paces[way].append(n_tokens / (time.process_time() - began))
         reference = statistics.median(paces["model.generate, batches of 32"])
         for way, measured in paces.items():
             pace = statistics.median(measured)
