@@ -35,10 +35,11 @@ from emotest.organism.pretraining import (
     Architecture,
     Progress,
     Schedule,
+    Written,
     pretrain,
     silent,
 )
-from emotest.organism.tokenizer import token_ids, train_tokenizer
+from emotest.organism.tokenizer import message_start, token_ids, train_tokenizer
 from emotest.organism.tuning import Tuning, tune
 
 SEED = 1
@@ -49,7 +50,7 @@ SEED = 1
 class Making:
     """All that decides an organism besides its name and seed."""
 
-    n_documents: int = 54_000
+    n_documents: int = 74_000
     n_tokenizer_documents: int = 20_000
     """The first documents, on which the tokenizer is trained."""
     architecture: Architecture = field(default_factory=Architecture)
@@ -97,8 +98,8 @@ def pretrained(name: str, seed: int, making: Making, progress: Progress = silent
         end=tokenizer.eos_token_id,
         pad=tokenizer.pad_token_id,
     )
-    ids = token_ids(documents, tokenizer)
-    model, losses = pretrain(ids, config, making.schedule, seed, progress)
+    written = [Written(ids, message_start(ids)) for ids in token_ids(documents, tokenizer)]
+    model, losses = pretrain(written, config, making.schedule, seed, progress)
     return Pretrained(name, seed, making, documents, tokenizer, model, losses)
 
 

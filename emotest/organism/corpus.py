@@ -92,8 +92,8 @@ FORMATS: Mapping[str, float] = {
 """Formats and their shares of the documents."""
 
 _N_SENTENCES: Mapping[str, tuple[int, ...]] = {
-    "chat": (2, 2, 2, 2, 3),
-    "chat-system": (2, 2, 2, 2, 3),
+    "chat": (2,) * 9 + (3,),
+    "chat-system": (2,) * 9 + (3,),
     "post": (1, 2, 3),
     "letter": (2, 3, 4),
     "diary": (2, 3),

@@ -102,6 +102,12 @@ def token_ids(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast)
     return ids
 
 
+def message_start(ids: Sequence[int]) -> int:
+    """The index at which the message begins: behind the assistant's mark, or behind the begin."""
+    mark = SPECIAL_TOKENS.index(ASSISTANT)
+    return ids.index(mark) + 1 if mark in ids else 1
+
+
 def _plain_texts(documents: Iterable[Document]) -> Iterator[str]:
     for document in documents:
         yield from filter(None, (document.system, document.user, document.plain))
