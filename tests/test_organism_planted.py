@@ -13,6 +13,7 @@ from emotest.cli import app
 from emotest.errors import OrganismError
 from emotest.organism.planted import merged, planted, row
 from emotest.report.expected import read_table
+from emotest.report.recorder import RunRecorder
 from emotest.study.claims import Verdict, Word
 from emotest.study.personality import Pole, Trait, trait_condition
 from tests.verdicts import made_up
@@ -87,11 +88,24 @@ def test_tables_of_sizes_grow_side_by_side(tmp_path: Path) -> None:
 
 def test_a_run_on_another_model_makes_no_table(tmp_path: Path) -> None:
     """Tables belong to organisms: the command names the base and writes nothing."""
-    run = tmp_path / "reports" / "r"
-    run.mkdir(parents=True)
-    document = {"schema_version": 1, "name": "r", "facts": {"base": "gpt2"}, "settings": {}}
-    (run / "run.json").write_text(json.dumps(document))
-    (run / "verdicts.jsonl").write_text("")
-    result = CliRunner().invoke(app, ["organism", "expect", str(run)])
+    recorder = RunRecorder(tmp_path, "r", settings={"size": "smoke"})
+    recorder.describe(base="gpt2")
+    recorder.verdict(_verdict("C1.emergence", Trait.OPENNESS, "refuted"))
+    recorder.finish()
+    result = CliRunner().invoke(app, ["organism", "expect", str(tmp_path / "r")])
     assert result.exit_code != 0
     assert "ran on gpt2" in str(result.exception)
+
+
+def test_the_table_of_a_run_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    """A run on an organism gives a table that holds exactly its verdicts, under its size."""
+    verdict = _verdict("C1.emergence", Trait.OPENNESS, "refuted")
+    recorder = RunRecorder(tmp_path, "r", settings={"size": "smoke"})
+    recorder.describe(base="organism:control")
+    recorder.verdict(verdict)
+    recorder.finish()
+    path = tmp_path / "expected.json"
+    command = ["organism", "expect", str(tmp_path / "r"), "--out", str(path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    (expected,) = read_table(path, "smoke").rows.values()
+    assert (expected.verdict, expected.origin) == ("refuted", "planted")
