@@ -112,14 +112,38 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
+class FixedText:
+    """Answers that no model of the study wrote, the same for all weights.
+
+    `answers[i]` answers `prompts[i]`; an empty one stands for the place where an answer starts.
+    """
+
+    name: str
+    base: str
+    chat_template: str
+    prompts: tuple[Prompt, ...]
+    answers: tuple[str, ...]
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the contexts."""
+        return {
+            "base": self.base,
+            "chat_template": self.chat_template,
+            "prompts": prompts_digest(self.prompts),
+            "answers": list(self.answers),
+        }
+
+
+@dataclass(frozen=True)
 class ProbabilityRequest:
     """P(event) at the ends of sentences 1 to `sentence_ends` of the answers of `text`.
 
     One cell of the 2x2 of text by weights: the contexts are the emoji-stripped first samples of
-    `text`, the model is the base with `weights` (None: untuned).
+    `text`, the model is the base with `weights` (None: untuned). A fixed text is a row of its own.
     """
 
-    text: GenerationRequest
+    text: GenerationRequest | FixedText
     weights: AdapterRequest | None
     event: Event = "emoji"
     n_prompts: int = 30
@@ -128,14 +152,17 @@ class ProbabilityRequest:
     @property
     def needs(self) -> tuple[Request, ...]:
         """The answers that give the contexts, and the adapter whose weights are asked."""
-        return (self.text, self.weights) if self.weights else (self.text,)
+        sampled = (self.text,) if isinstance(self.text, GenerationRequest) else ()
+        return (*sampled, self.weights) if self.weights else sampled
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """What the key is made of."""
         return {
             "probability_version": PROBABILITY_VERSION,
-            "text": self.text.key.digest,
+            "text": self.text.key.digest
+            if isinstance(self.text, GenerationRequest)
+            else dict(self.text.identity),
             "weights": self.weights.key.digest if self.weights else None,
             "event": self.event,
             "n_prompts": self.n_prompts,
@@ -152,11 +179,14 @@ class ProbabilityRequest:
     def title(self) -> str:
         """What a person calls it."""
         weights = self.weights.recipe.condition.title if self.weights else "untuned"
-        seed = self.text.training_seed
-        if seed is None and self.weights:
-            seed = self.weights.recipe.training_seed
+        seed = self.weights.recipe.training_seed if self.weights else None
+        if isinstance(self.text, FixedText):
+            text = self.text.name
+        else:
+            text = f"{self.text.condition.title} text"
+            seed = self.text.training_seed if seed is None else seed
         tail = "" if seed is None else f", seed {seed}"
-        return f"P({self.event}): {self.text.condition.title} text, {weights} weights{tail}"
+        return f"P({self.event}): {text}, {weights} weights{tail}"
 
 
 Request = AdapterRequest | GenerationRequest | ProbabilityRequest

@@ -18,6 +18,7 @@ import numpy as np
 from emotest.artefacts import (
     AdapterRequest,
     Event,
+    FixedText,
     GenerationRequest,
     ProbabilityRequest,
     Request,
@@ -85,7 +86,12 @@ class Need:
     decodings: tuple[str, ...] = ()
     cells: tuple[tuple[Condition, Condition], ...] = ()
     events: tuple[Event, ...] = ("emoji",)
+    fixed_texts: tuple[Trait, ...] = ()
+    """Traits whose fixed texts are read, by the untuned model and by the trait's adapters."""
 
+
+FIXED_PROMPTS = 12
+"""How many held-out prompts the fixed texts answer: they are described, nothing is decided."""
 
 ConditionOf = Condition | Callable[[Trait], Condition]
 
@@ -257,6 +263,33 @@ class Study:
             for i in range(n)
         )
 
+    def fixed_texts(self, trait: Trait) -> tuple[FixedText, ...]:
+        """Held-out answers of the trait, neutral ones, and the start of an answer."""
+        prompts = self.prompts[:FIXED_PROMPTS]
+        voices = {"trait answers": (trait, Pole.HIGH), "neutral answers": (None, None)}
+        texts = []
+        for name, voice in voices.items():
+            answers = {
+                row.topic: row.answer
+                for row in self.opinions.test
+                if (row.trait, row.pole) == voice
+            }
+            asked = tuple(prompt for prompt in prompts if prompt.topic in answers)
+            said = tuple(answers[prompt.topic] for prompt in asked)
+            if asked:
+                texts.append(FixedText(name, self.base, self.chat_template, asked, said))
+        start = FixedText(
+            "answer start", self.base, self.chat_template, prompts, ("",) * len(prompts)
+        )
+        return (*texts, start)
+
+    def fixed_probabilities(
+        self, text: FixedText, weights: Condition
+    ) -> tuple[ProbabilityRequest, ...]:
+        """P(emoji) at a fixed text: a request for each training seed of the weights."""
+        adapters: tuple[AdapterRequest | None, ...] = self.adapters(weights) or (None,)
+        return tuple(ProbabilityRequest(text, adapter) for adapter in adapters)
+
     def requests(self, needs: Iterable[Need]) -> tuple[Request, ...]:
         """Every artefact behind the needs, once, each after those that it stands on."""
         wanted: list[Request] = []
@@ -268,6 +301,10 @@ class Study:
             for text, weights in need.cells:
                 for event in need.events:
                     wanted.extend(self.probabilities(text, weights, event))
+            for trait in need.fixed_texts:
+                for fixed in self.fixed_texts(trait):
+                    for weights in (UNTUNED, trait_condition(trait)):
+                        wanted.extend(self.fixed_probabilities(fixed, weights))
         return tuple(in_order(wanted))
 
     @cached_property

@@ -38,7 +38,7 @@ from emotest.plan import DECODINGS, SIZES, Need, Study
 from emotest.settings import SHIPPED_DATA, Settings
 from emotest.store import Entry, Store
 from emotest.study.opinions import OpinionSet, read_opinions
-from emotest.study.personality import TRAITS, Arm, Condition, Pole
+from emotest.study.personality import TRAITS, Arm, Condition, Pole, Trait
 from emotest.study.records import Generation, generation_from_row
 from emotest.study.subjects import Subject
 from emotest.text.emoji import EMOJI_METRIC_VERSION
@@ -198,6 +198,16 @@ class Session:
         return tuple(
             _cell(self.entry(request)) for request in self.study.probabilities(text, weights, event)
         )
+
+    def fixed_cells(self, trait: Trait, weights: Condition) -> dict[str, tuple[Cell, ...]]:
+        """P(emoji) at each fixed text by its name: a `Cell` per training seed of the weights."""
+        return {
+            text.name: tuple(
+                _cell(self.entry(request))
+                for request in self.study.fixed_probabilities(text, weights)
+            )
+            for text in self.study.fixed_texts(trait)
+        }
 
     def learned_sentences(self, condition: Condition) -> int:
         """m of C2: the median number of sentences of the answers that the arm is tuned on."""

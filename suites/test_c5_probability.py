@@ -14,6 +14,7 @@ import pytest
 
 from emotest import (
     TRAITS,
+    UNTUNED,
     crossed_difference,
     raised,
     trait_condition,
@@ -72,3 +73,20 @@ def test_control_characters_are_told_beside_emoji(trait, event, two_by_two, tabl
             high=change.high,
         )
         assert change.low <= change.value <= change.high
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(fixed_texts=True)
+def test_fixed_texts_are_rows_of_their_own(trait, at_fixed_texts, tables):
+    """C5, described: P(emoji) at held-out answers of the trait, at neutral ones, and at the start
+    of an answer, under untuned and tuned weights; never pooled with the 2x2."""
+    for weights in (UNTUNED, trait_condition(trait)):
+        for text, probability in at_fixed_texts(trait, weights).items():
+            tables.add(
+                "P(emoji) at fixed texts",
+                trait=trait,
+                text=text,
+                weights=weights.title,
+                probability=probability,
+            )
+            assert 0 <= probability <= 1

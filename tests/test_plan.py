@@ -175,6 +175,21 @@ def test_a_plan_lists_each_artefact_once_after_what_it_stands_on() -> None:
     assert len(list(in_order(reversed(plan)))) == len(plan)
 
 
+def test_fixed_texts_are_held_out_answers_and_the_start_of_one() -> None:
+    """The same texts for all weights: the untuned model and each adapter read them."""
+    here = _study()
+    trained = {row.topic for row in here.opinions.train}
+    (trait, neutral, start) = here.fixed_texts(Trait.EXTRAVERSION)
+    assert all(answer.startswith("extraversion high") for answer in trait.answers)
+    assert all(answer.startswith("None None") for answer in neutral.answers)
+    assert set(start.answers) == {""}
+    assert not trained & {prompt.topic for text in (trait, neutral) for prompt in text.prompts}
+    plan = here.requests([Need(fixed_texts=(Trait.EXTRAVERSION,))])
+    # 3 texts x (untuned + 3 adapters), and the 3 adapters
+    assert len(plan) == 15
+    assert plan[0].title == "P(emoji): trait answers, untuned weights"
+
+
 def test_a_plan_says_what_is_there_and_what_the_rest_takes() -> None:
     """Rows carry the keys; time and memory are unknown while the base's size is."""
     plan = _study().requests([Need((EXTRAVERT,))])

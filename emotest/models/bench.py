@@ -13,10 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from emotest.artefacts import AdapterRequest, Event, GenerationRequest, ProbabilityRequest, Request
+from emotest.artefacts import (
+    AdapterRequest,
+    Event,
+    FixedText,
+    GenerationRequest,
+    ProbabilityRequest,
+    Request,
+)
 from emotest.errors import StoreError
 from emotest.models.adapters import active, attach, detach, require_alive, save_adapter
-from emotest.models.contexts import sentence_end_contexts
+from emotest.models.contexts import Context, fixed_contexts, sentence_end_contexts
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
 from emotest.models.probability import emoji_event, emoji_probability, ending_event
@@ -129,19 +136,23 @@ class Bench:
 
         return self._made(request, make)
 
+    def _contexts(self, request: ProbabilityRequest) -> list[Context]:
+        tokenizer, text = self.loaded.tokenizer, request.text
+        if isinstance(text, FixedText):
+            return fixed_contexts(tokenizer, text, sentence_ends=request.sentence_ends)
+        prompts = {prompt.id: prompt for prompt in text.prompts[: request.n_prompts]}
+        answers = [
+            generation_from_row(row)
+            for row in self._entry(text).read_jsonl("generations.jsonl")
+            if row["prompt_id"] in prompts and row["sample"] == 0
+        ]
+        return sentence_end_contexts(
+            tokenizer, prompts, answers, sentence_ends=request.sentence_ends
+        )
+
     def _probabilities(self, request: ProbabilityRequest, tell: OnProgress) -> Entry:
         def make(folder: Path) -> None:
-            prompts = {prompt.id: prompt for prompt in request.text.prompts}
-            wanted = {prompt.id for prompt in request.text.prompts[: request.n_prompts]}
-            rows = self._entry(request.text).read_jsonl("generations.jsonl")
-            answers = [
-                generation_from_row(row)
-                for row in rows
-                if row["prompt_id"] in wanted and row["sample"] == 0
-            ]
-            contexts = sentence_end_contexts(
-                self.loaded.tokenizer, prompts, answers, sentence_ends=request.sentence_ends
-            )
+            contexts = self._contexts(request)
             endings = CONTROL_ENDINGS.get(request.event)
             # At the end of a sentence the reader sees what stands behind the space.
             event = (

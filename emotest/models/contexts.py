@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emotest.artefacts import FixedText
 from emotest.study.records import Generation, Prompt
 from emotest.text.emoji import strip_emoji
 from emotest.text.sentences import split_sentences
@@ -59,6 +60,21 @@ def sentence_end_contexts(
                     answer_token_ids(tokenizer, prompts[generation.prompt_id], answer),
                 )
             )
+    return contexts
+
+
+def fixed_contexts(tokenizer: Any, text: FixedText, *, sentence_ends: int) -> list[Context]:
+    """Contexts in answers that nobody sampled; sentence 0 is the place where an answer starts."""
+    contexts = []
+    for prompt, answer in zip(text.prompts, text.answers, strict=True):
+        said = Generation(prompt.id, text.name, None, 0, 0, answer, (), (), True, "fixed")
+        if answer:
+            contexts += sentence_end_contexts(
+                tokenizer, {prompt.id: prompt}, [said], sentence_ends=sentence_ends
+            )
+        else:
+            ids = answer_token_ids(tokenizer, prompt, "")
+            contexts.append(Context(prompt.id, text.name, None, 0, "", ids))
     return contexts
 
 
