@@ -189,6 +189,25 @@ def test_greedy_answers_are_those_of_transformers(architecture: str, tmp_path: P
         assert answer.finished == (out[-1] in loaded.stop_ids)
 
 
+def test_sampled_answers_can_be_replayed_token_by_token(tuned: LoadedModel) -> None:
+    """Without rows, cache or batch: the whole text through the model for each token, and token t
+    drawn with the t-th number of the answer's own noise.
+    """
+    for prompt, answer in zip(PROMPTS[:4], answers(tuned, PROMPTS[:4]), strict=True):
+        ids = tuned.tokenizer.apply_chat_template(
+            prompt.messages(), add_generation_prompt=True, return_dict=False
+        )
+        written: list[int] = []
+        for u in uniforms(prompt, 0, 1, SHORT.max_new_tokens):
+            with torch.inference_mode():
+                logits = tuned.model(torch.tensor([ids + written])).logits[:, -1]
+            token = int(draw(logits, torch.tensor([u]), SHORT)[0])
+            if token in tuned.stop_ids:
+                break
+            written.append(token)
+        assert list(answer.token_ids) == written
+
+
 def test_first_tokens_follow_the_models_distribution(base: LoadedModel) -> None:
     """600 samples of one prompt: the first token's frequencies fit the softmax of the logits that
     transformers gives (chi-square; the seed is fixed, so this is no gamble).

@@ -377,6 +377,15 @@ def test_every_pass_takes_every_row_once(
             assert sorted_lengths == sorted(sorted_lengths, reverse=True)
 
 
+def test_the_training_seed_decides_the_order_of_the_rows(loaded: LoadedModel) -> None:
+    """The same seed takes the rows in the same order, another seed in another."""
+    first, again, other = (
+        next(row_order([1] * 50, a_recipe(loaded, batch_size=50).with_seed(seed)))
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
 @pytest.mark.parametrize(("epochs", "n_rows", "steps"), [(1, 4000, 1000), (2, 10, 6), (0.5, 9, 2)])
 def test_epochs_are_counted_in_optimizer_steps(
     loaded: LoadedModel, epochs: float, n_rows: int, steps: int

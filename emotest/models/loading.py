@@ -92,7 +92,6 @@ def load(
     with _quiet():
         model = _model(folder, identity, where)
     model.requires_grad_(False)
-    model.eval()
     linears = _linear4bit(model)
     _require_shapes(linears, identity)
     for module in linears:
