@@ -141,7 +141,7 @@ class Session:
     @cached_property
     def workshop(self) -> Workshop:
         """The processes that compute what is missing."""
-        return Workshop(str(self.subject), self.store.root, self.settings.workers)
+        return Workshop(str(self.subject), self.store, self.settings.workers)
 
     def requests(self, needs: Iterable[Need]) -> tuple[Request, ...]:
         """All artefacts behind the needs of the collected tests."""

@@ -82,7 +82,7 @@ def test_what_is_missing_is_made_in_processes_that_stand_on_each_other(
     tuned = adapter(base, 0)
     requests: list[Request] = [answers(base, None), answers(base, tuned)]
     requests.append(ProbabilityRequest(answers(base, tuned), None, n_prompts=4))
-    workshop = Workshop(base, tmp_path, workers=2)
+    workshop = Workshop(base, Store(tmp_path), workers=2)
     told: list[Progress] = []
     workshop.make(requests, told.append)
     assert workshop.missing(requests) == ()
@@ -106,7 +106,7 @@ def test_two_processes_make_what_one_makes(base: str, tmp_path: Path) -> None:
     contents = []
     for workers in (1, 2):
         root = tmp_path / str(workers)
-        Workshop(base, root, workers=workers).make(requests, lambda message: None)
+        Workshop(base, Store(root), workers=workers).make(requests, lambda message: None)
         entries = [Store(root).get(key) for r in requests for key in (r.key, r.needs[0].key)]
         contents.append(
             [
@@ -126,15 +126,15 @@ def test_a_row_that_cannot_be_trained_ends_the_work_with_its_message(
     bad = (*ROWS, TuningRow("Why?", "", origin="opinions.csv:14"))
     requests = [answers(base, None), adapter(base, 0, bad)]
     with pytest.raises(TrainingError, match=r"opinions\.csv:14.*no token to learn"):
-        Workshop(base, tmp_path, workers=1).make(requests, lambda message: None)
-    assert Workshop(base, tmp_path).missing(requests) == (requests[1],)
+        Workshop(base, Store(tmp_path), workers=1).make(requests, lambda message: None)
+    assert Workshop(base, Store(tmp_path)).missing(requests) == (requests[1],)
 
 
 def test_a_dead_adapter_is_an_error_and_never_a_result(base: str, tmp_path: Path) -> None:
     """One whose training moved nothing (learning rate 1e-30) is refused before it answers."""
     dead = adapter(base, 0, learning_rate=1e-30)
     with pytest.raises(AdapterError, match=r"act|B"):
-        Workshop(base, tmp_path).make([answers(base, dead)], lambda message: None)
+        Workshop(base, Store(tmp_path)).make([answers(base, dead)], lambda message: None)
     assert Store(tmp_path).get(answers(base, dead).key) is None
 
 
@@ -148,8 +148,28 @@ def test_a_worker_that_is_killed_is_reported_with_what_it_was_at(base: str, tmp_
                 os.kill(child, signal.SIGKILL)
 
     with pytest.raises(ModelError, match=r"ended with code -9 while at: adapter extraversion high"):
-        Workshop(base, tmp_path).make([request], kill_it)
-    assert Workshop(base, tmp_path).missing([request]) == (request,)
+        Workshop(base, Store(tmp_path)).make([request], kill_it)
+    assert Workshop(base, Store(tmp_path)).missing([request]) == (request,)
+
+
+def test_a_corrupt_entry_is_set_aside_and_made_again(base: str, tmp_path: Path) -> None:
+    """A flipped byte in the answers: the next call notices, rebuilds and serves the same bytes."""
+    request = answers(base, None)
+    Workshop(base, Store(tmp_path)).make([request], lambda message: None)
+    entry = Store(tmp_path).get(request.key)
+    assert entry is not None
+    path = entry.path("generations.jsonl")
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole.replace(b'"p0"', b'"q0"'))
+    store = Store(tmp_path)
+    workshop = Workshop(base, store)
+    assert workshop.missing([request]) == (request,)
+    workshop.make([request], lambda message: None)
+    again = Store(tmp_path).get(request.key)
+    assert again is not None
+    assert again.path("generations.jsonl").read_bytes() == whole
+    assert any("corrupt" in str(notice) for notice in store.notices)
 
 
 def _children() -> Iterator[int]:
@@ -163,11 +183,12 @@ def _children() -> Iterator[int]:
 RACER = """
     import sys
     from emotest.models.workshop import Workshop
+    from emotest.store import Store
     sys.path.insert(0, {tests!r})
     from tests.test_models_workshop import adapter
     if __name__ == "__main__":
         done = []
-        Workshop({base!r}, {store!r}).make([adapter({base!r}, 0)], done.append)
+        Workshop({base!r}, Store({store!r})).make([adapter({base!r}, 0)], done.append)
         print(sum(message.state == "working" for message in done))
 """
 

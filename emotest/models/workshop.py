@@ -28,16 +28,20 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALL
 
 @dataclass(frozen=True)
 class Workshop:
-    """Carries out requests for one subject with `workers` processes against one store folder."""
+    """Carries out requests for one subject with `workers` processes against one store."""
 
     subject: str
-    store_root: Path
+    store: Store
     workers: int = 1
 
     def missing(self, requests: Iterable[Request]) -> tuple[Request, ...]:
-        """The requests, in order, that the store does not hold."""
-        store = Store(self.store_root)
-        return tuple(request for request in in_order(requests) if not store.has(request.key))
+        """The requests, in order, that the store does not hold whole.
+
+        A corrupt entry is set aside here and counts as missing, so that it is made again.
+        """
+        return tuple(
+            request for request in in_order(requests) if self.store.get(request.key) is None
+        )
 
     def make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
         """Compute what is missing. The first failure ends the work and is raised.
@@ -70,7 +74,7 @@ def _crew(workshop: Workshop, n_workers: int) -> Iterator[list[_Worker]]:
         for _ in range(n_workers):
             here, there = context.Pipe()
             process = context.Process(
-                target=_serve, args=(there, workshop.subject, workshop.store_root), daemon=True
+                target=_serve, args=(there, workshop.subject, workshop.store.root), daemon=True
             )
             process.start()
             there.close()
