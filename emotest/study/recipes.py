@@ -61,7 +61,7 @@ class AdapterRecipe:
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = 0.0
     max_grad_norm: float = 0.3
-    steps: int | None = 100
+    steps: int | None = 50
     epochs: float | None = None
     batch_size: int = 16
     gradient_accumulation: int = 1
