@@ -39,6 +39,7 @@ from emotest.settings import SHIPPED_DATA, Settings
 from emotest.store import Entry, Store
 from emotest.study.opinions import OpinionSet, read_opinions
 from emotest.study.personality import TRAITS, Arm, Condition, Pole, Trait
+from emotest.study.recipes import PRESETS
 from emotest.study.records import Generation, generation_from_row
 from emotest.study.subjects import Subject
 from emotest.text.emoji import EMOJI_METRIC_VERSION
@@ -64,7 +65,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.subject = Subject.parse(settings.base)
+        self.subject = _in_the_recipes_dtype(Subject.parse(settings.base), settings.preset)
 
     @cached_property
     def store(self) -> Store:
@@ -87,7 +88,7 @@ class Session:
         """What a report says about the run beside its settings."""
         study = self.study
         return {
-            "base": str(self.subject),
+            "base": self.settings.base,
             "plan": study.digest,
             "decoding": str(study.decoding),
             "metric_version": METRIC_VERSION,
@@ -233,6 +234,13 @@ def _cell(entry: Entry) -> Cell:
         arrays["bound"],
         contexts,
     )
+
+
+def _in_the_recipes_dtype(subject: Subject, preset: str) -> Subject:
+    """The subject loaded as its recipe computes, unless the user said how to load it."""
+    said = dict(subject.options)
+    dtype = str(PRESETS[preset].get("compute_dtype", "float32"))
+    return replace(subject, options=tuple(sorted({"dtype": dtype, **said}.items())))
 
 
 def _opinions(source: str) -> OpinionSet:

@@ -39,8 +39,9 @@ from emotest.study.records import (
 )
 from emotest.study.subjects import Subject
 
-PROMPTS_A_CHUNK = 64
-"""Answers are kept chunk by chunk, so that a killed run of a large model loses little."""
+PROMPTS_A_CHUNK = 256
+"""Answers are kept chunk by chunk, so that a killed run of a large model loses little; a finished
+row takes up the next answer, so chunks are larger than a batch."""
 
 CONTROL_ENDINGS: dict[Event, tuple[str, ...]] = {"exclamation": ("!",), "quotation": ('"',)}
 """The control sets of C5: what else may stand at the end of a sentence."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -144,6 +145,8 @@ def _died(worker: _Worker) -> ModelError:
 
 def _serve(connection: Connection, subject: str, store_root: Path) -> None:
     """The life of a worker: one base, request after request, until the line is closed."""
+    # Ctrl-C reaches the whole group; the calling process alone decides, and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Imported here because this is the first process that may know torch.
     from emotest.models.bench import Bench
 
@@ -151,14 +154,12 @@ def _serve(connection: Connection, subject: str, store_root: Path) -> None:
     while True:
         try:
             request: Request = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             connection.send(Progress(request.title, "started"))
             bench.carry_out(request, connection.send)
             connection.send(Progress(request.title, "done"))
-        except KeyboardInterrupt:
-            return
         except EmotestError as error:
             connection.send(Failure(request.title, error))
         except Exception as error:
