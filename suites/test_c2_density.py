@@ -65,9 +65,11 @@ def test_where_the_first_emoji_comes_is_told(trait, first_emoji, tables):
         curve, hazard = first_emoji(arm)
         assert all(earlier <= later for earlier, later in pairwise(curve))
         assert all(0 <= share <= 1 for share in hazard)
+        tokens = range(4, len(curve) + 1, 4)
         tables.add_curve(
-            "share with a first emoji by token", arm=str(arm), values=curve, points=len(curve)
+            "share with a first emoji by token", arm=arm.title, values=curve, at=tokens
         )
+        ends = range(1, 4)
         tables.add_curve(
-            "hazard of an emoji per sentence end", arm=str(arm), values=hazard, points=3
+            "hazard of an emoji per sentence end", arm=arm.title, values=hazard, at=ends
         )
