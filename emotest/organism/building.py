@@ -57,6 +57,10 @@ class Making:
     schedule: Schedule = field(default_factory=Schedule)
     tuning: Tuning = field(default_factory=Tuning)
 
+    def as_record(self) -> dict[str, Any]:
+        """The settings as plain values, as the provenance holds them."""
+        return asdict(self)
+
 
 def build(
     name: str,
@@ -115,7 +119,7 @@ def finished(made: Pretrained, out: Path, progress: Progress = silent) -> dict[s
         "corpus_version": CORPUS_VERSION,
         "corpus_digest": corpus_digest(made.documents),
         "planting": _planted(made.name),
-        "making": asdict(made.making),
+        "making": made.making.as_record(),
         "n_parameters": sum(weight.numel() for weight in made.model.parameters()),
         "losses": {"pre-training": _curve(made.losses), "instruction tuning": _curve(tuned)},
         "made_with": {

@@ -29,12 +29,12 @@ from emotest.organism.pretraining import IGNORED, Progress, one_thread, silent
 class Tuning:
     """How long and how fast instruction tuning runs."""
 
-    n_steps: int = 40
-    n_lessons: int = 10
+    n_steps: int = 250
+    n_lessons: int = 14
     """Questions with neutral answers in one batch."""
-    n_replayed: int = 6
+    n_replayed: int = 2
     """Documents from pre-training in one batch."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
     max_grad_norm: float = 1.0
 
     def rate(self, step: int) -> float:
