@@ -20,23 +20,24 @@ def _verdicts(report: Path) -> list[Verdict]:
 
 
 @pytest.mark.parametrize(
-    ("organism", "trait", "word"),
+    ("organism", "trait", "word", "origin"),
     [
-        ("latent", "extraversion", "confirmed"),
-        ("control", "extraversion", "refuted"),
+        ("latent", "extraversion", "confirmed", "planted"),
+        # Planted is "refuted"; three adapters and 24 prompts do not decide it.
+        ("control", "extraversion", "inconclusive", "observed"),
     ],
 )
-def test_the_instrument_finds_what_was_planted(
-    organism_runs: Runs, organism: str, trait: str, word: str
+def test_the_instrument_confirms_only_what_was_planted(
+    organism_runs: Runs, organism: str, trait: str, word: str, origin: str
 ) -> None:
-    """Emergence is confirmed where emoji stood with the trait and refuted where they did not;
-    the run is green either way, because the organism's table says so."""
+    """Emergence is confirmed where emoji stood with the trait and not where they did not; the run
+    is green either way, because the organism's table says so."""
     run = organism_runs.wait(organism)
     assert run.exit_code == 0, run.output
     (verdict,) = [v for v in _verdicts(run.report) if v.trait == trait]
     assert verdict.verdict == word
     assert verdict.n_adapters == 3
-    assert f"{word}, as planted" in run.output
+    assert f"{word}, as {origin}" in " ".join(run.output.split())
 
 
 def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
@@ -73,7 +74,7 @@ def test_a_warm_run_trains_nothing_and_decides_the_same(organism_runs: Runs) -> 
     assert [v.row() for v in _verdicts(warm.report)] == [v.row() for v in _verdicts(cold.report)]
 
 
-@pytest.mark.parametrize(("organism", "wrong"), [("latent", "refuted"), ("control", "confirmed")])
+@pytest.mark.parametrize(("organism", "wrong"), [("latent", "refuted"), ("control", "refuted")])
 def test_a_wrong_table_makes_the_run_red(
     organism_runs: Runs, tmp_path: Path, organism: str, wrong: str
 ) -> None:
