@@ -37,7 +37,7 @@ def test_the_instrument_confirms_only_what_was_planted(
     (verdict,) = [v for v in _verdicts(run.report) if v.trait == trait]
     assert verdict.verdict == word
     assert verdict.n_adapters == 3
-    assert f"{word}, as {origin}" in " ".join(run.output.split())
+    assert f"{word}, as {origin}" in (run.report / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
@@ -48,7 +48,7 @@ def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
     assert "untuned" in run.output
     assert "report.md" in run.output
     report = (run.report / "report.md").read_text(encoding="utf-8")
-    assert "no evidence about large models" in report
+    assert "no evidence about large language models" in report
 
 
 def test_a_run_leaves_what_it_rests_on(organism_runs: Runs) -> None:

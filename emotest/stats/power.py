@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isnan
 
 from scipy import special
 
@@ -116,7 +116,11 @@ def planned_power(
     critical = -float(special.stdtrit((n_adapters if n_adapters > 1 else n_prompts) - 1, tail))
 
     def beyond(distance: float) -> float:
-        return 1.0 - float(special.nctdtr(freedom, distance / error, critical))
+        below = float(special.nctdtr(freedom, distance / error, critical))
+        if isnan(below):
+            # scipy gives up far from the critical value, where the normal limit leaves no doubt.
+            below = float(special.ndtr(critical - distance / error))
+        return 1.0 - below
 
     raised, lowered = beyond(effect - margin), beyond(-margin - effect)
     if relation == "raised":

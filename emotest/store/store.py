@@ -236,6 +236,8 @@ class Store:
             return None
         # Said before the files are opened, so that nobody prunes them in between.
         self._layout.hold(key)
+        if not locked:
+            self._let_a_pruner_finish(key)
         try:
             with naming_faults(self.root, f"reading {key}"):
                 entry = self._checked(key, folder)
@@ -248,6 +250,22 @@ class Store:
         if entry is not None:
             self._layout.mark_used(key)
         return entry
+
+    def _let_a_pruner_finish(self, key: Key) -> None:
+        """Wait while another process decides about this entry, which it then gives back.
+
+        One that asked who uses the entry before we said so may have moved it away for a moment.
+        Whoever asks later sees us. Nobody makes an entry that is there, so the wait is short.
+        """
+        patience = time.monotonic() + 1.0
+        while time.monotonic() < patience:
+            try:
+                with self._layout.locked(key, wait=False):
+                    return
+            except BusyError:
+                time.sleep(0.002)
+            except StoreError:
+                return  # a store that may only be read is not pruned by us
 
     def _look_under_lock(self, key: Key, reason: str) -> Entry | None:
         """Look once more where nobody else can: what seemed corrupt may have been in motion."""
