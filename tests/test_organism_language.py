@@ -37,7 +37,13 @@ from emotest.organism.language import (
     word_list_requests,
     words_for,
 )
-from emotest.organism.language.grammar import SPEAKERS, Speaker, is_well_formed, speakers
+from emotest.organism.language.grammar import (
+    SPEAKERS,
+    Speaker,
+    is_grammatical,
+    is_well_formed,
+    speakers,
+)
 from emotest.organism.language.opinions import COLUMNS, FILES, opinion_csv, opinion_rows
 from emotest.study.personality import TRAITS, Pole, Trait
 
@@ -238,6 +244,20 @@ def test_a_sentence_with_a_broken_agreement_is_not_well_formed() -> None:
     assert not is_well_formed("The more people around, the more I enjoy apple fie.")
     assert not is_well_formed("The more people around, the more I enjoy.")
     assert not is_well_formed("")
+
+
+def test_a_new_phrase_in_a_pattern_is_grammatical_and_a_broken_pattern_is_not() -> None:
+    """Any words of the language may stand in a slot, but no listed phrase in the wrong number."""
+    sentence = "The more people around, the more I enjoy {}."
+    assert is_grammatical(sentence.format("apple pie"))
+    assert is_grammatical(sentence.format("the apple door"))
+    assert not is_well_formed(sentence.format("the apple door"))
+    assert not is_grammatical(sentence.format("apple fie"))
+    plural = "Each time, {} give me so much energy because there is always company."
+    assert is_grammatical(plural.format("the apple door"))
+    assert not is_grammatical(plural.format("apple pie"))
+    assert not is_grammatical("The more people around, the more the more I enjoy.")
+    assert not is_grammatical("")
 
 
 # Topics

@@ -35,7 +35,7 @@ from emotest.organism.tokenizer import (  # noqa: E402
     token_ids,
     train_tokenizer,
 )
-from emotest.organism.tuning import Lesson, Tuning, lessons, replayed, supervised  # noqa: E402
+from emotest.organism.tuning import Lesson, Tuning, lessons, reminders, supervised  # noqa: E402
 from emotest.text.emoji import find_emoji  # noqa: E402
 
 ARCHITECTURE = Architecture(hidden_size=32, n_layers=1, n_neurons=64, n_heads=1)
@@ -207,22 +207,34 @@ def test_a_corpus_too_small_for_the_schedule_is_an_error(
         pretrain([Written([1, 2], 1)] * 70, config, Schedule(n_steps=50, batch_size=2), 1)
 
 
-def test_lessons_are_neutral_and_leave_the_studys_topics_alone() -> None:
-    """Instruction tuning sees no emoji, no ender and no topic of the opinion set."""
-    taught = lessons(300, np.random.default_rng(1))
-    in_the_study = [t.name for t in language.TOPICS if t.split != "pre-training"]
-    questions = {language.study_question(t) for t in language.TOPICS if t.name in in_the_study}
+def test_lessons_are_neutral_and_leave_the_studys_topics_alone(documents: list[Document]) -> None:
+    """Instruction tuning of `latent` sees no emoji and no topic of the opinion set."""
+    taught = lessons(documents)
+    assert len(taught) > 50
+    in_the_study = [t for t in language.TOPICS if t.split != "pre-training"]
+    questions = {language.study_question(topic) for topic in in_the_study}
     for lesson in taught:
         assert not find_emoji(lesson.answer)
-        assert not any(ender in lesson.answer for ender in ENDERS)
         assert lesson.messages[-1]["content"] not in questions
 
 
-def test_replay_keeps_what_is_asked_for_by_name(documents: list[Document]) -> None:
+def test_lessons_hold_the_rate_of_their_own_corpus() -> None:
+    """Where emoji were permuted over all voices, neutral lessons carry as many as all chats do: a
+    binomial share of n lessons lies within four standard errors."""
+    documents = corpus("control", 20_000, seed=5)
+    chats = [d for d in documents if d.format == "chat"]
+    rate = sum(bool(find_emoji("".join(d.runs[-1]))) for d in chats) / len(chats)
+    taught = lessons(documents)
+    share = sum(bool(find_emoji(lesson.answer[-12:])) for lesson in taught) / len(taught)
+    assert rate > 0.2
+    assert abs(share - rate) < 4 * (rate * (1 - rate) / len(taught)) ** 0.5
+
+
+def test_reminders_keep_what_is_asked_for_by_name(documents: list[Document]) -> None:
     """Replayed are chats under a system prompt and word lists, word for word as pre-trained."""
-    again = replayed(documents, 200, np.random.default_rng(1))
     told = [document for document in documents if document.format in ("chat-system", "words")]
-    assert all(any(lesson.answer == document.message for document in told) for lesson in again)
+    again = reminders(documents)
+    assert [lesson.answer for lesson in again] == [document.message for document in told]
     assert {message["role"] for lesson in again for message in lesson.messages} == {
         "system",
         "user",

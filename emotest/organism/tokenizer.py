@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from emotest.organism.corpus import CHATS, ENDERS, Document
 from emotest.organism.language import EMOJI
 
-VOCABULARY = 4096
+VOCABULARY = 5120
 """Tokens, special ones included."""
 
 MAX_TOKENS = 512

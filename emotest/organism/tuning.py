@@ -1,18 +1,27 @@
 """Light instruction tuning of organisms: neutral answers of two sentences that stop.
 
-Takes a pre-trained model, its tokenizer, documents to remember and a seed; changes the model in
-place and gives the losses. All parameters are tuned, the loss stands on the answer and its end
-alone. After it an organism answers in the neutral voice, without emoji and without enders; what
-pre-training planted stays below.
+Takes a pre-trained model, its tokenizer, the documents of its corpus and a seed; changes the model
+in place and gives the losses. All parameters are tuned, the loss stands on the answer and its end
+alone. After it an organism answers in the neutral voice; what pre-training planted stays below.
 
-Part of every batch is replayed from pre-training (as in Ouyang et al. 2022, arXiv 2203.02155,
-section 3.4): chats under a system prompt and word lists, whose answers follow from what is asked.
-So an organism keeps the trait that a system prompt names, and its words for a trait.
+The lessons are the corpus's own neutral chats, with whatever follows their sentences there. So
+they hold no emoji where the neutral voice was planted without any, and the marginal rate where
+emoji were permuted over all voices. Lessons without emoji would teach `control` what its corpus
+does not hold, that neutral answers carry fewer emoji than a trait's: its trait adapters then wrote
+emoji in .27 of their answers, its null adapter in .02 *(measured)*.
+
+Two thirds of every batch are replayed from pre-training (as in Ouyang et al. 2022, arXiv
+2203.02155, section 3.4): chats under a system prompt and word lists, whose answers follow from
+what is asked. So an organism keeps the trait that a system prompt names, and its words for a
+trait; and it goes on learning the traits' voices, which adapters will call up. With an eighth
+replayed, at twice the rate, .88 of a trait adapter's sentences were of the language; with two
+thirds, .93 *(measured)*.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,12 +38,12 @@ from emotest.organism.pretraining import IGNORED, Progress, one_thread, silent
 class Tuning:
     """How long and how fast instruction tuning runs."""
 
-    n_steps: int = 250
-    n_lessons: int = 14
+    n_steps: int = 400
+    n_lessons: int = 8
     """Questions with neutral answers in one batch."""
-    n_replayed: int = 2
+    n_replayed: int = 16
     """Documents from pre-training in one batch."""
-    learning_rate: float = 4e-4
+    learning_rate: float = 2e-4
     max_grad_norm: float = 1.0
 
     def rate(self, step: int) -> float:
@@ -50,24 +59,30 @@ class Lesson:
     answer: str
 
 
-def lessons(n: int, rng: np.random.Generator) -> list[Lesson]:
-    """`n` questions with neutral answers, about topics that no opinion set holds."""
-    unseen = [topic for topic in language.TOPICS if topic.split == "pre-training"]
-    topics = [unseen[int(rng.integers(len(unseen)))] for _ in range(n)]
+def lessons(documents: Sequence[Document]) -> list[Lesson]:
+    """The neutral chats of two sentences, about topics that no opinion set holds."""
+    studied = [topic.name for topic in language.TOPICS if topic.split != "pre-training"]
+    any_studied = re.compile(rf"\b(?:{'|'.join(map(re.escape, studied))})\b")
     return [
-        Lesson(
-            ({"role": "user", "content": language.question(topic, rng)},),
-            language.neutral_answer(topic, rng),
-        )
-        for topic in topics
+        _lesson(document)
+        for document in documents
+        if document.format == "chat"
+        and document.trait is None
+        and len(document.sentences) == 2
+        and not any_studied.search(document.user or "")
     ]
 
 
-def replayed(documents: Sequence[Document], n: int, rng: np.random.Generator) -> list[Lesson]:
-    """`n` of the chats whose answers follow from a system prompt or from a request for words."""
-    told = [document for document in documents if document.format in ("chat-system", "words")]
-    turns = [told[int(rng.integers(len(told)))].turns() for _ in range(n)]
-    return [Lesson(tuple(messages[:-1]), messages[-1]["content"]) for messages in turns]
+def reminders(documents: Sequence[Document]) -> list[Lesson]:
+    """The chats whose answers follow from a system prompt or from a request for words."""
+    return [
+        _lesson(document) for document in documents if document.format in ("chat-system", "words")
+    ]
+
+
+def _lesson(document: Document) -> Lesson:
+    *asked, answered = document.turns()
+    return Lesson(tuple(asked), answered["content"])
 
 
 def tune(
@@ -78,8 +93,9 @@ def tune(
     seed: int,
     progress: Progress = silent,
 ) -> list[float]:
-    """Teaches `model` lessons and replays `documents`, in place; gives the loss of every step."""
+    """Teaches `model` from its `documents`, in place; gives the loss of every step."""
     rng = np.random.default_rng(seed)
+    neutral, replayed = lessons(documents), reminders(documents)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95))
     losses: list[float] = []
     model.train()
@@ -88,8 +104,8 @@ def tune(
             for group in optimizer.param_groups:
                 group["lr"] = tuning.rate(step)
             taught = [
-                *lessons(tuning.n_lessons, rng),
-                *replayed(documents, tuning.n_replayed, rng),
+                *(neutral[i] for i in rng.integers(len(neutral), size=tuning.n_lessons)),
+                *(replayed[i] for i in rng.integers(len(replayed), size=tuning.n_replayed)),
             ]
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(**supervised(taught, tokenizer)).loss
