@@ -133,14 +133,14 @@ def test_without_both_parts_there_is_no_mechanism() -> None:
 def test_notes_are_gathered_with_the_verdicts_that_they_are_about() -> None:
     """A note on every verdict is said once, without a list."""
     findings = [
-        Finding(made_up("inconclusive", power=0.62, n_needed=9, n_needed_unit="adapters",
-                        notes=("for all",))),
-        Finding(made_up("confirmed", power=0.8, arm=None, notes=("for all",))),
+        Finding(made_up("inconclusive", n_needed=9, n_needed_unit="adapters",
+                        notes=("underpowered", "for all"))),
+        Finding(made_up("confirmed", arm=None, notes=("for all",))),
     ]  # fmt: skip
     id = findings[0].verdict.id
     assert collected_notes(findings) == [
+        f"underpowered ({id})",
         "for all",
-        f"underpowered: planned power 0.62, below 0.8 ({id})",
         f"inconclusive: about 9 adapters would settle it ({id})",
     ]
 

@@ -105,7 +105,7 @@ def test_a_change_inside_the_margins_is_said() -> None:
 def test_planned_power_below_four_fifths_is_said() -> None:
     """It is the plan's power that counts; without a plan nothing is said."""
     assert raised(estimate_of(0.1, 0.1), by=0.1, power=0.79).note == (
-        "underpowered: planned power 0.79"
+        "underpowered: planned power 0.79, below 0.8"
     )
     assert raised(estimate_of(0.1, 0.1), by=0.1, power=0.8).note == ""
     assert raised(estimate_of(0.1, 0.1), by=0.1).power is None

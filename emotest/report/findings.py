@@ -19,7 +19,6 @@ _CLAIM_ORDER = {claim: place for place, claim in enumerate(CLAIMS)}
 _STATEMENT_ORDER = {statement: place for place, statement in enumerate(STATEMENTS)}
 _TRAIT_ORDER = {str(trait): place for place, trait in enumerate(TRAITS)}
 
-ENOUGH_POWER = 0.8
 
 ORGANISM_CAVEAT = (
     "The base is a model organism: a small model that was made with known associations. Its "
@@ -129,9 +128,6 @@ def collected_notes(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         verdict = finding.verdict
         for note in verdict.notes:
-            notes.setdefault(note, []).append(verdict.id)
-        if verdict.power is not None and verdict.power < ENOUGH_POWER:
-            note = f"underpowered: planned power {verdict.power:.2f}, below {ENOUGH_POWER}"
             notes.setdefault(note, []).append(verdict.id)
         if verdict.n_needed and verdict.verdict == "inconclusive":
             unit = verdict.n_needed_unit or verdict.unit

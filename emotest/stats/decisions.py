@@ -214,7 +214,7 @@ def _decide(
         n_needed=needed.n,
         n_needed_unit=needed.unit,
         power=power,
-        note=f"underpowered: planned power {power:.2f}" if thin else "",
+        note=f"underpowered: planned power {power:.2f}, below {ENOUGH_POWER}" if thin else "",
         estimate=at,
     )
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from emotest.errors import UsageError
-from emotest.stats.decisions import Decision
 from emotest.study.personality import Condition
+
+if TYPE_CHECKING:  # numpy comes with decisions, and the plugin reads the claims in every session
+    from emotest.stats.decisions import Decision
 
 SCHEMA_VERSION = 1
 """Of `verdicts.jsonl`: raised when a field changes its meaning or goes."""

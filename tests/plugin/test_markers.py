@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emotest.plugin import ALIASES, MARKERS
-from emotest.study.claims import CLAIMS
+from emotest.plugin import MARKERS
 
 pytest_plugins = ["pytester"]
 
@@ -31,13 +30,6 @@ SUITE = """
 def names(result: pytest.RunResult) -> list[str]:
     """The collected tests' names."""
     return [line.partition("::")[2] for line in result.outlines if "::" in line]
-
-
-def test_the_claims_markers_are_those_of_the_registry() -> None:
-    """The plugin's light table says what the registry of claims says."""
-    assert {id.upper(): alias for id, alias in ALIASES.items()} == {
-        id: claim.alias for id, claim in CLAIMS.items()
-    }
 
 
 def test_every_marker_is_declared(repository: pytest.Pytester) -> None:
