@@ -43,8 +43,8 @@ from emotest.study.records import Decoding, Prompt, TuningRow, rows_digest
 @dataclass(frozen=True)
 class Size:
     """How much evidence a run gathers: `n_adapters` training seeds an arm, `n_prompts` held-out
-    prompts, `n_samples` answers to each; `n_context_prompts` of the prompts carry the contexts of
-    C5."""
+    prompts, `n_samples` answers of each adapter to each; `n_context_prompts` of the prompts carry
+    the contexts of C5."""
 
     name: str
     n_adapters: int
@@ -223,11 +223,19 @@ class Study:
                 adapter=adapter,
                 prompts=self._prompts_for(condition),
                 decoding=self._decoding(decoding),
-                n_samples=self.size.n_samples if decoding is None else 1,
+                n_samples=self._n_samples(condition, decoding),
                 sampling_seed=self.seeds.sampling,
             )
             for adapter in adapters
         )
+
+    def _n_samples(self, condition: Condition, decoding: str | None) -> int:
+        """Answers to each prompt. An arm without adapters is sampled as often as all adapters of
+        another arm together: every rise is held against it, and from fewer answers its noise
+        would outweigh theirs. Greedy answers are all the same, so one is enough."""
+        n_samples = self.size.n_samples if decoding is None else 1
+        alone = not condition.tuned and self._decoding(decoding).temperature > 0
+        return n_samples * self.size.n_adapters if alone else n_samples
 
     def _decoding(self, name: str | None) -> Decoding:
         if name is None:

@@ -18,6 +18,7 @@ import pytest
 
 from emotest.errors import EmotestError, UsageError
 from emotest.settings import OPTIONS, Settings, resolve
+from emotest.study.claims import CLAIMS
 from emotest.study.personality import TRAITS, Condition, Pole, Trait
 
 if TYPE_CHECKING:
@@ -27,20 +28,8 @@ if TYPE_CHECKING:
     from emotest.report.terminal import Look
     from emotest.study.claims import Verdict
 
-ALIASES: Mapping[str, str] = {
-    "c1": "emergence",
-    "c2": "density",
-    "c3": "trait_contrast",
-    "c4": "trait_tokens",
-    "c5": "probability",
-    "c6": "neurons",
-    "c7": "neuron_sets",
-    "c8": "localization",
-    "c9": "latent_origin",
-    "c10": "persona_vectors",
-    "c11": "psychadapter",
-}
-"""The claims' markers; a table of its own because `emotest.study.claims` brings numpy along."""
+ALIASES: Mapping[str, str] = {claim.id.lower(): claim.alias for claim in CLAIMS.values()}
+"""The claims' markers: `c1` and `emergence` are one."""
 
 MARKERS: tuple[tuple[str, str], ...] = (
     *((str(trait), f"the tests of {trait}") for trait in TRAITS),

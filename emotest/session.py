@@ -34,7 +34,7 @@ from emotest.models.progress import OnProgress
 from emotest.models.workshop import Workshop
 from emotest.organism.language import system_prompt
 from emotest.organism.language.opinions import write_opinions
-from emotest.plan import DECODINGS, SIZES, Need, Study
+from emotest.plan import DECODINGS, Need, Study
 from emotest.settings import SHIPPED_DATA, Settings
 from emotest.store import Entry, Store
 from emotest.study.opinions import OpinionSet, read_opinions
@@ -129,7 +129,7 @@ class Session:
             chat_template=self.base.chat_template,
             opinions=opinions,
             neutral=neutral,
-            size=SIZES[self.settings.size],
+            size=self.settings.evidence,
             decoding=replace(DECODINGS[self.settings.decoding], name="default"),
             preset=self.settings.preset,
             seeds=self.settings.seeds,

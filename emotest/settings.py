@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from emotest.errors import UsageError
 from emotest.study.subjects import Subject
 
 if TYPE_CHECKING:
-    from emotest.plan import Seeds
+    from emotest.plan import Seeds, Size
 
 SizeName = Literal["smoke", "default", "paper"]
 Inconclusive = Literal["fail", "skip"]
@@ -67,6 +67,10 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "size", "SIZE", "default", "how much evidence is gathered: smoke, default or paper"
+    ),
+    Option(
+        "adapters", "N", "as the size says",
+        "more adapters an arm than the size has; every verdict says that it is an extension",
     ),
     Option(
         "preset", "NAME", "organism, or published",
@@ -146,6 +150,8 @@ class Settings:
     neutral_data: str = SHIPPED_DATA
     """Where neutral answers come from when `data` holds none (the published set does not)."""
     size: SizeName = "default"
+    adapters: int | None = None
+    """Adapters an arm where more are asked for than the size has; None for the size's own."""
     preset: str = "organism"
     """The recipe: a name in `emotest.study.recipes.PRESETS`."""
     decoding: str = "default"
@@ -175,13 +181,36 @@ class Settings:
 
         return Seeds(self.training_seed, self.sampling_seed, self.analysis_seed)
 
+    @property
+    def size_name(self) -> str:
+        """The size as reports and tables of expected verdicts name it."""
+        return self.size if self.adapters is None else f"{self.size}, {self.adapters} adapters"
+
+    @property
+    def evidence(self) -> Size:
+        """The size with the adapters that were added to it.
+
+        Fewer adapters than the size has are a `UsageError`: an extension only adds.
+        """
+        from emotest.plan import SIZES
+
+        size = SIZES[self.size]
+        if self.adapters is not None and self.adapters < size.n_adapters:
+            raise UsageError(
+                f"{self.adapters} adapters are fewer than the {size.n_adapters} of size "
+                f"{self.size!r}",
+                remedy=f"ask for at least {size.n_adapters} with --emo-adapters, or for a smaller "
+                "--emo-size",
+            )
+        return replace(size, name=self.size_name, n_adapters=self.adapters or size.n_adapters)
+
     def row(self) -> dict[str, Any]:
         """The settings as one JSON object for `run.json`, without places on this machine."""
         return {
             "base": self.base,
             "tuned": self.tuned,
             "data": self.data,
-            "size": self.size,
+            "size": self.size_name,
             "preset": self.preset,
             "decoding": self.decoding,
             "seeds": {
@@ -261,7 +290,13 @@ def _checked(said: Mapping[str, Said], root: Path) -> Settings:
     for name in ("store", "report", "expect"):
         if name in said and "ini file" in said[name].where and values[name] is not None:
             values[name] = root / values[name]
-    return Settings(**values, said={name: where for name, (_, where) in said.items()})
+    settings = Settings(**values, said={name: where for name, (_, where) in said.items()})
+    if "adapters" in said:
+        try:
+            _ = settings.evidence
+        except UsageError as error:
+            raise _impossible(said["adapters"], error.cause, error.remedy) from None
+    return settings
 
 
 def available_cores() -> int:
@@ -386,6 +421,7 @@ _CHECKS: Mapping[str, Callable[[Said], Any]] = {
     "tuned": _subject,
     "data": lambda said: str(said.value),
     "size": lambda said: _chosen(said, ("smoke", "default", "paper"), "size"),
+    "adapters": _count,
     "preset": _preset,
     "decoding": _decoding,
     "seeds": _seeds,

@@ -141,6 +141,15 @@ def test_an_unknown_decoding_lists_the_table() -> None:
         _study().generations(UNTUNED, "hot")
 
 
+def test_the_untuned_model_answers_as_often_as_all_adapters_of_an_arm() -> None:
+    """3 adapters x 2 samples of a trait, so 6 of the untuned model; greedy answers only once."""
+    here = _study(size=replace(SIZES["smoke"], n_adapters=3, n_samples=2))
+    assert [request.n_samples for request in here.generations(EXTRAVERT)] == [2, 2, 2]
+    assert [request.n_samples for request in here.generations(UNTUNED)] == [6]
+    assert [request.n_samples for request in here.generations(UNTUNED, "nucleus")] == [3]
+    assert [request.n_samples for request in here.generations(UNTUNED, "greedy")] == [1]
+
+
 def test_prompts_are_held_out_topics_in_an_order_of_the_sampling_seed() -> None:
     """No prompt's topic is in the training rows, and another sampling seed asks others."""
     here, there = _study(), _study(seeds=Seeds(sampling=3))

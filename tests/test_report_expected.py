@@ -17,6 +17,8 @@ from emotest.report.expected import (
     outcome,
     read_table,
 )
+from emotest.report.judgement import in_context
+from emotest.settings import Settings
 from emotest.study.claims import Word
 from tests.verdicts import made_up
 
@@ -136,3 +138,13 @@ def test_a_missing_or_garbled_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "garbled.jsonl").write_text("{\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"garbled\.jsonl:1"):
         read_table(tmp_path / "garbled.jsonl", "default")
+
+
+def test_a_verdict_of_an_extended_run_says_so() -> None:
+    """Added seeds are another procedure than planned ones; a user's own numbers have no plan."""
+    settings = Settings(adapters=9)
+    plain = in_context(made_up("confirmed"), Settings(), {"plan": "sha256:1"})
+    extended = in_context(made_up("confirmed"), settings, {"plan": "sha256:1"})
+    own = in_context(made_up("confirmed"), settings, {})
+    note = "an extension of size default to 9 adapters an arm"
+    assert [note in verdict.notes for verdict in (plain, extended, own)] == [False, True, False]

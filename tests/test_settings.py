@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emotest.errors import UsageError
 from emotest.plan import DECODINGS, SIZES
+from emotest.report.header import header
 from emotest.settings import (
     DEFAULT_BASE,
     MODEL_PRESETS,
@@ -62,6 +64,7 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
         "tuned": ("./a", "./b", "./c"),
         "data": ("a.csv", "b.csv", "c.csv"),
         "size": ("smoke", "paper", "default"),
+        "adapters": ("6", "7", "8"),
         "preset": ("published", "follow-up", "organism"),
         "decoding": ("greedy", "paper", "nucleus"),
         "seeds": ("training=1", "training=2", "training=3"),
@@ -101,6 +104,8 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
         ("base", "ID?quantize=int3", "quantize"),
         ("tuned", "model+", "adapter"),
         ("size", "SMOKE", "size"),
+        ("adapters", "many", "count"),
+        ("adapters", "4", "fewer than the 5 of size 'default'"),
         ("preset", "mistral", "mistral-7b"),
         ("decoding", "hot", "greedy"),
         ("seeds", "training=-1", "'training=-1'"),
@@ -193,3 +198,14 @@ def test_what_goes_into_a_report_names_no_place_on_this_machine() -> None:
     row = resolve(said(store="/home/somebody/store"), os.environ, {}).row()
     assert "somebody" not in str(row)
     assert row["seeds"] == {"training": 0, "sampling": 0, "analysis": 0}
+
+
+def test_added_adapters_are_an_extension_with_a_name_of_its_own() -> None:
+    """Prompts and samples stay; so tables of expected verdicts and reports tell the two apart."""
+    plain = resolve({}, {}, {})
+    more = resolve(said(adapters="8"), {}, {})
+    assert plain.evidence == SIZES["default"]
+    assert more.evidence == replace(SIZES["default"], name="default, 8 adapters", n_adapters=8)
+    assert (plain.row()["size"], more.row()["size"]) == ("default", "default, 8 adapters")
+    assert "8 adapters an arm x 60 prompts x 3 samples (extended)" in "\n".join(header(more))
+    assert "extended" not in "\n".join(header(plain))

@@ -8,21 +8,20 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from emotest.plan import SIZES
 from emotest.settings import SHIPPED_DATA, Settings
 
 
 def header(settings: Settings) -> list[str]:
     """Base, data, size, seeds, store, threads and why: a handful of lines below 80 columns."""
-    size = SIZES[settings.size]
+    size = settings.evidence
     first, last = settings.training_seed, settings.training_seed + size.n_adapters - 1
     against = f" against {settings.tuned}" if settings.tuned else ""
     data = "the shipped set" if settings.data == SHIPPED_DATA else settings.data
     lines = [
         f"emotest {version('emotest')}: {settings.base}{against}",
         f"  data: {data}; recipe: {settings.preset}; decoding: {settings.decoding}",
-        f"  size: {size.name}, {size.n_adapters} adapters an arm x {size.n_prompts} prompts "
-        f"x {size.n_samples} samples",
+        f"  size: {settings.size}, {size.n_adapters} adapters an arm x {size.n_prompts} prompts "
+        f"x {size.n_samples} samples{' (extended)' if settings.adapters else ''}",
         f"  seeds: training {first} to {last}, sampling {settings.sampling_seed}, "
         f"analysis {settings.analysis_seed}; level {settings.alpha:g}",
         f"  store: {_from_here(settings.store)}",

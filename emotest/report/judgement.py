@@ -38,6 +38,8 @@ def in_context(verdict: Verdict, settings: Settings, facts: Mapping[str, Any]) -
     notes = [*verdict.notes]
     if settings.allow_emoji_in_data:
         notes.append("the tuning data may hold emoji: --emo-allow-emoji-in-data")
+    if settings.adapters and facts.get("plan"):
+        notes.append(f"an extension of size {settings.size} to {settings.adapters} adapters an arm")
     if verdict.alpha != settings.alpha:
         notes.append(f"decided at level {verdict.alpha:g}; this run asks for {settings.alpha:g}")
     return verdict.with_context(**missing, notes=tuple(notes))
@@ -66,8 +68,8 @@ class Expectations:
 
     def _read(self, base: str) -> Table | None:
         if self._settings.expect:
-            return read_table(self._settings.expect, self._settings.size)
-        return carried_table(base, self._settings.size)
+            return read_table(self._settings.expect, self._settings.size_name)
+        return carried_table(base, self._settings.size_name)
 
 
 def properties(verdict: Verdict) -> list[tuple[str, object]]:
