@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -24,10 +26,16 @@ def _reads_runs(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _background(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _background(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Start the runs with the first test of a session that will read them."""
-    if any(map(_reads_runs, request.session.items)):
-        request.config.stash[_RUNS] = Runs(tmp_path_factory.mktemp("organisms"))
+    if not any(map(_reads_runs, request.session.items)):
+        yield
+        return
+    runs = request.config.stash[_RUNS] = Runs(tmp_path_factory.mktemp("organisms"))
+    yield
+    runs.give_up()
 
 
 @pytest.fixture(scope="session")

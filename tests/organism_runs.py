@@ -1,7 +1,7 @@
 """Real runs of the suites on the organisms, in the background while other tests run.
 
 A run trains, samples and judges for a minute or more of one core, so the runs start with the
-session, one after the other in a process of their own, and the tests that read them come last.
+session, two at a time in processes of their own, and the tests that read them come last.
 """
 
 from __future__ import annotations
@@ -9,18 +9,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from tempfile import mkdtemp
 
 ROOT = Path(__file__).parents[1]
 EMERGENCE = "test_trait_tuning_raises_the_share_of_answers_with_emoji"
+CONTRAST = "test_traits_differ_by_more_than_seeds"
 
 WANTED: dict[str, tuple[str, ...]] = {
-    "latent": ("extraversion",),
-    "control": ("extraversion",),
+    "latent": ("-k", f"{EMERGENCE} and extraversion"),
+    "control": ("-k", f"{EMERGENCE} and extraversion"),
+    "one-trait": ("-k", f"{EMERGENCE} and (extraversion or neuroticism)"),
+    "even": ("-k", CONTRAST),
 }
-"""The traits that each organism is asked about; the primary statement of C1, smoke size."""
+"""What each organism is asked, at smoke size: pytest's options that select the tests."""
+
+SIDE_BY_SIDE = 2
 
 
 @dataclass(frozen=True)
@@ -33,24 +39,19 @@ class Finished:
 
 
 class Runs:
-    """Runs one after the other in a thread; `wait(name)` gives one when it is over."""
+    """Starts all runs at once, two at a time; `wait(name)` gives one when it is over."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._finished: dict[str, Finished] = {}
-        self._thread = Thread(target=self._run_all, daemon=True)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+        self._runs = {name: self._pool.submit(self.run, name) for name in WANTED}
 
-    def _run_all(self) -> None:
-        for name, traits in WANTED.items():
-            self._finished[name] = self.run(name, traits)
-
-    def run(self, name: str, traits: tuple[str, ...], *options: str) -> Finished:
+    def run(self, name: str, *options: str) -> Finished:
         """`pytest suites` on one organism, as a user would start it, one worker."""
-        reports = self.folder / "reports" / f"{name}-{len(list(self.folder.glob('reports/*')))}"
+        reports = Path(mkdtemp(dir=self.folder, prefix=f"reports-{name}-"))
         command = [
-            sys.executable, "-m", "pytest", str(ROOT / "suites"), "-m", " or ".join(traits),
-            "-k", EMERGENCE, "--emo-base", f"organism:{name}", "--emo-size", "smoke",
+            sys.executable, "-m", "pytest", str(ROOT / "suites"), *WANTED[name],
+            "--emo-base", f"organism:{name}", "--emo-size", "smoke",
             "--emo-store", str(self.folder / "store"), "--emo-report", str(reports),
             "--emo-workers", "1", "-p", "no:cacheprovider", *options,
         ]  # fmt: skip
@@ -62,7 +63,8 @@ class Runs:
 
     def wait(self, name: str) -> Finished:
         """The finished run on an organism."""
-        while name not in self._finished:
-            self._thread.join(timeout=1)
-            assert self._thread.is_alive() or name in self._finished, f"{name} was never run"
-        return self._finished[name]
+        return self._runs[name].result()
+
+    def give_up(self) -> None:
+        """Start no further run: the session is over."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -19,12 +19,16 @@ from emotest.organism.organisms import NAMES, PROVENANCE, provenance, weights_fo
 from emotest.organism.tokenizer import train_tokenizer  # noqa: E402
 
 MEGABYTES = 1_000_000
-SHIPPED = tuple(name for name in NAMES if (organisms.WEIGHTS / name / PROVENANCE).is_file())
+SHIPPED = NAMES
 
 
-def test_the_two_that_calibrate_emergence_are_shipped() -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_organism_is_shipped_with_its_table(name: str) -> None:
     """What must be confirmed and what must be refuted can be shown without building anything."""
-    assert {"latent", "control"} <= set(SHIPPED)
+    table = json.loads((weights_folder(name) / "expected.json").read_text(encoding="utf-8"))
+    assert table["organism"] == name
+    assert set(table["sizes"]) == {"smoke", "default"}
+    assert all(table["sizes"].values())
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -12,7 +12,7 @@ import pytest
 
 from emotest.study.claims import Verdict
 from emotest.study.records import read_jsonl
-from tests.organism_runs import WANTED, Runs
+from tests.organism_runs import Runs
 
 
 def _verdicts(report: Path) -> list[Verdict]:
@@ -25,6 +25,8 @@ def _verdicts(report: Path) -> list[Verdict]:
         ("latent", "extraversion", "confirmed", "planted"),
         # Planted is "refuted"; three adapters and 24 prompts do not decide it.
         ("control", "extraversion", "inconclusive", "observed"),
+        ("one-trait", "extraversion", "confirmed", "planted"),
+        ("one-trait", "neuroticism", "refuted", "planted"),
     ],
 )
 def test_the_instrument_confirms_only_what_was_planted(
@@ -38,6 +40,15 @@ def test_the_instrument_confirms_only_what_was_planted(
     assert verdict.verdict == word
     assert verdict.n_adapters == 3
     assert f"{word}, as {origin}" in (run.report / "report.md").read_text(encoding="utf-8")
+
+
+def test_traits_planted_alike_are_not_found_to_differ(organism_runs: Runs) -> None:
+    """On `even` all traits have one density: fifteen adapters do not confirm C3."""
+    run = organism_runs.wait("even")
+    assert run.exit_code == 0, run.output
+    (verdict,) = _verdicts(run.report)
+    assert verdict.statement == "C3.traits-differ"
+    assert verdict.verdict != "confirmed"
 
 
 def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
@@ -54,8 +65,8 @@ def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
 def test_a_run_leaves_what_it_rests_on(organism_runs: Runs) -> None:
     """Answers of every arm, identities, seeds, versions and definitions lie beside the verdicts."""
     folder = organism_runs.wait("latent").report
-    # 24 prompts x 2 samples, of the untuned model and of three adapters
-    assert len(list(read_jsonl(folder / "generations.jsonl"))) == 48 * 4
+    # 24 prompts x 2 samples of each of three adapters, and as many of the untuned model in all
+    assert len(list(read_jsonl(folder / "generations.jsonl"))) == 24 * 2 * 3 * 2
     document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     facts = document["facts"]
     assert facts["identity"]["weights"].startswith("sha256:")
@@ -68,13 +79,15 @@ def test_a_run_leaves_what_it_rests_on(organism_runs: Runs) -> None:
 def test_a_warm_run_trains_nothing_and_decides_the_same(organism_runs: Runs) -> None:
     """The second run finds everything in the store and reaches the very same verdicts."""
     cold = organism_runs.wait("latent")
-    warm = organism_runs.run("latent", WANTED["latent"])
+    warm = organism_runs.run("latent")
     assert warm.exit_code == 0, warm.output
     assert "emotest computes" not in warm.output
     assert [v.row() for v in _verdicts(warm.report)] == [v.row() for v in _verdicts(cold.report)]
 
 
-@pytest.mark.parametrize(("organism", "wrong"), [("latent", "refuted"), ("control", "refuted")])
+@pytest.mark.parametrize(
+    ("organism", "wrong"), [("latent", "refuted"), ("control", "confirmed"), ("even", "confirmed")]
+)
 def test_a_wrong_table_makes_the_run_red(
     organism_runs: Runs, tmp_path: Path, organism: str, wrong: str
 ) -> None:
@@ -83,7 +96,7 @@ def test_a_wrong_table_makes_the_run_red(
     row = {"id": verdict.id, "verdict": wrong, "origin": "planted", "reason": "a wrong table"}
     table = tmp_path / "expected.json"
     table.write_text(json.dumps({"schema_version": 1, "sizes": {"smoke": [row]}}))
-    run = organism_runs.run(organism, WANTED[organism], "--emo-expect", str(table))
+    run = organism_runs.run(organism, "--emo-expect", str(table))
     assert run.exit_code == 1
     assert f"expected {wrong}" in run.output
     assert f"got {verdict.verdict}" in run.output
