@@ -28,7 +28,7 @@ from emotest.artefacts import (
     GenerationRequest,
     Request,
 )
-from emotest.errors import StoreError
+from emotest.errors import StoreError, UsageError
 from emotest.models.identity import Identity, resolve
 from emotest.models.progress import OnProgress
 from emotest.models.workshop import Workshop
@@ -61,9 +61,14 @@ class Cell:
 
 
 class Session:
-    """A run of the study under given settings; reads lazily, computes only on `make`."""
+    """A run of the study under given settings; reads lazily, computes only on `make`.
+
+    A `UsageError` where the settings name an adapter, beside the base or as the tuned model: the
+    study trains its own, and one that is named and not measured would be taken for measured.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        _require_own_adapters(settings)
         self.settings = settings
         self.subject = _in_the_recipes_dtype(Subject.parse(settings.base), settings.preset)
 
@@ -215,6 +220,21 @@ class Session:
         assert condition.arm is Arm.TRAIT
         rows = self.study.tuning_rows(condition, self.study.seeds.training)
         return round(median(len(split_sentences(row.answer)) for row in rows))
+
+
+def _require_own_adapters(settings: Settings) -> None:
+    base = Subject.parse(settings.base)
+    if base.adapter:
+        raise UsageError(
+            f"the base {settings.base} has an adapter, {base.adapter}; the study trains its own "
+            "adapters on a model that has none",
+            remedy=f"name the base alone: {replace(base, adapter=None)}",
+        )
+    if settings.tuned:
+        raise UsageError(
+            f"the study trains its own adapters and does not measure {settings.tuned}",
+            remedy="leave --emo-tuned out; tests of your own find it in emo_settings.tuned",
+        )
 
 
 def _n_parameters(weights: Path) -> int:

@@ -60,7 +60,10 @@ OPTIONS: tuple[Option, ...] = (
         "base", "SUBJECT", DEFAULT_BASE,
         "the untuned model: organism:NAME, a Hub id (ID@REVISION), a folder or a URL",
     ),
-    Option("tuned", "SUBJECT", "own adapters", "a tuned model to hold against the base"),
+    Option(
+        "tuned", "SUBJECT", "own adapters",
+        "a tuned model, for tests of your own; the study trains its adapters itself",
+    ),
     Option(
         "data", "DATA", "the shipped set",
         "the question set: a CSV, JSONL or Parquet file, or a Hub id",

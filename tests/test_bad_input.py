@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from emotest.store import Store
-from tests.model_fixtures import save_model
+from tests.model_fixtures import quiet, save_model, tiny_model
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("Target Personality", "Edit Topic", "Question", "Answer")
@@ -99,11 +99,55 @@ def test_an_organism_that_nobody_made(tmp_path: Path) -> None:
     _one_message(_run(tmp_path, "--emo-base", "organism:odd"), "odd", "latent")
 
 
+@pytest.mark.parametrize("option", ["--emo-base", "--emo-tuned"])
+def test_an_adapter_that_the_study_would_not_measure(tmp_path: Path, option: str) -> None:
+    """An adapter that is named and left unmeasured would be taken for measured."""
+    done = _run(tmp_path, option, "organism:latent+./somebodys-adapter")
+    _one_message(done, "somebodys-adapter", "own adapters")
+    _undamaged(tmp_path)
+
+
 def test_a_tokenizer_without_a_chat_template(tmp_path: Path) -> None:
     """The study asks through the template; the way out is named."""
     folder = save_model(tmp_path / "plain", chat_template=None)
     _one_message(_run(tmp_path, "--emo-base", str(folder)), "chat template", "template=off")
     _undamaged(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        ("of another base", "do not match organism:latent"),
+        ("cut off", "adapter_model.safetensors is broken"),
+        ("no adapter", "adapter_config.json"),
+    ],
+)
+def test_an_adapter_that_cannot_be_put_on_an_organism(
+    tmp_path: Path, defect: str, said: str
+) -> None:
+    """Talking to an organism with an adapter of somebody's: what is wrong with its files."""
+    folder = tmp_path / "adapter"
+    if defect == "no adapter":
+        folder.mkdir()
+    else:
+        _peft_adapter(folder)
+    if defect == "cut off":
+        weights = folder / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:200])
+    done = subprocess.run(
+        [sys.executable, "-m", "emotest.cli", "organism", "chat", "latent", "--adapter", folder],
+        input="Hello?\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    _one_message(done, said)
+
+
+def _peft_adapter(folder: Path) -> None:
+    """An adapter as peft writes it, made on a Llama of another shape than the organisms'."""
+    import peft
+
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
+    with quiet():
+        peft.get_peft_model(tiny_model("llama"), config).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
