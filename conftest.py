@@ -1,3 +1,9 @@
 """Registers the study's own fixtures, and nothing else."""
 
-pytest_plugins = ["fixtures.run", "fixtures.answers", "fixtures.probabilities", "fixtures.shown"]
+pytest_plugins = [
+    "fixtures.run",
+    "fixtures.answers",
+    "fixtures.probabilities",
+    "fixtures.trait_tokens",
+    "fixtures.shown",
+]

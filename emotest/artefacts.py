@@ -69,6 +69,8 @@ class GenerationRequest:
     sampling_seed: int
     batch_size: int = 64
     """Rows of the canonical batch: across shapes an answer may differ in a rare token."""
+    what: str = "answers"
+    """What a person calls the answers; no part of the identity, which holds the prompts."""
 
     @property
     def training_seed(self) -> int | None:
@@ -108,7 +110,7 @@ class GenerationRequest:
     def title(self) -> str:
         """What a person calls it."""
         seed = "" if self.training_seed is None else f", seed {self.training_seed}"
-        return f"answers {self.condition.title}{seed}, {self.decoding.name}"
+        return f"{self.what} {self.condition.title}{seed}, {self.decoding.name}"
 
 
 @dataclass(frozen=True)

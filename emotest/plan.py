@@ -88,10 +88,16 @@ class Need:
     events: tuple[Event, ...] = ("emoji",)
     fixed_texts: tuple[Trait, ...] = ()
     """Traits whose fixed texts are read, by the untuned model and by the trait's adapters."""
+    word_lists: tuple[tuple[Condition, Trait], ...] = ()
+    """Conditions that are asked to name words for a trait."""
 
 
 FIXED_PROMPTS = 12
 """How many held-out prompts the fixed texts answer: they are described, nothing is decided."""
+
+LISTS_PER_REQUEST = 20
+"""Samples of each way to ask for the words of a trait: six ways give 120 lists of some six units,
+enough for the 50 most frequent to be named several times each."""
 
 ConditionOf = Condition | Callable[[Trait], Condition]
 
@@ -128,6 +134,8 @@ class Study:
     preset: str = "organism"
     seeds: Seeds = field(default_factory=Seeds)
     system_prompts: Mapping[tuple[Trait, Pole], str] = field(default_factory=dict)
+    word_requests: Mapping[Trait, tuple[str, ...]] = field(default_factory=dict)
+    """Ways to ask for words that represent the high pole of a trait."""
     emoji_allowed: bool = False
 
     @cached_property
@@ -229,6 +237,25 @@ class Study:
             for adapter in adapters
         )
 
+    def word_lists(self, condition: Condition, trait: Trait) -> tuple[GenerationRequest, ...]:
+        """What an arm names when it is asked for the words of a trait: a request per adapter.
+
+        The untuned and the null model are asked for the same trait's words (C4).
+        """
+        prompts = tuple(
+            Prompt(id=f"w{i}", text=text, topic=str(trait), register="word list")
+            for i, text in enumerate(self.word_requests[trait])
+        )
+        return tuple(
+            replace(
+                request,
+                prompts=prompts,
+                n_samples=LISTS_PER_REQUEST,
+                what=f"words for {trait} by",
+            )
+            for request in self.generations(condition)
+        )
+
     def _n_samples(self, condition: Condition, decoding: str | None) -> int:
         """Answers to each prompt. An arm without adapters is sampled as often as all adapters of
         another arm together: every rise is held against it, and from fewer answers its noise
@@ -309,6 +336,8 @@ class Study:
             for text, weights in need.cells:
                 for event in need.events:
                     wanted.extend(self.probabilities(text, weights, event))
+            for condition, trait in need.word_lists:
+                wanted.extend(self.word_lists(condition, trait))
             for trait in need.fixed_texts:
                 for fixed in self.fixed_texts(trait):
                     for weights in (UNTUNED, trait_condition(trait)):

@@ -32,7 +32,7 @@ from emotest.errors import StoreError, UsageError
 from emotest.models.identity import Identity, resolve
 from emotest.models.progress import OnProgress
 from emotest.models.workshop import Workshop
-from emotest.organism.language import system_prompt
+from emotest.organism.language import system_prompt, word_list_requests
 from emotest.organism.language.opinions import write_opinions
 from emotest.plan import DECODINGS, Need, Study
 from emotest.settings import SHIPPED_DATA, Settings
@@ -141,6 +141,7 @@ class Session:
             system_prompts={
                 (trait, pole): system_prompt(trait, pole, rng) for trait in TRAITS for pole in Pole
             },
+            word_requests={trait: word_list_requests(trait, Pole.HIGH) for trait in TRAITS},
             emoji_allowed=self.settings.allow_emoji_in_data,
         )
 
@@ -173,6 +174,12 @@ class Session:
         """The answers of an arm: one tuple per adapter (one in all for the untuned model)."""
         return tuple(
             self._generations(request) for request in self.study.generations(condition, decoding)
+        )
+
+    def word_lists(self, condition: Condition, trait: Trait) -> tuple[tuple[Generation, ...], ...]:
+        """What an arm names for a trait: one tuple of answers per adapter, request by request."""
+        return tuple(
+            self._generations(request) for request in self.study.word_lists(condition, trait)
         )
 
     def _generations(self, request: GenerationRequest) -> tuple[Generation, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emotest.artefacts import AdapterRequest, GenerationRequest, in_order
 from emotest.costs import cost
 from emotest.errors import DataError, EmojiInDataError, UsageError
-from emotest.plan import DECODINGS, SIZES, Need, Seeds, Study, four_cells
+from emotest.plan import DECODINGS, LISTS_PER_REQUEST, SIZES, Need, Seeds, Study, four_cells
 from emotest.report.plan_table import plan_rows
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import (
@@ -148,6 +148,23 @@ def test_the_untuned_model_answers_as_often_as_all_adapters_of_an_arm() -> None:
     assert [request.n_samples for request in here.generations(UNTUNED)] == [6]
     assert [request.n_samples for request in here.generations(UNTUNED, "nucleus")] == [3]
     assert [request.n_samples for request in here.generations(UNTUNED, "greedy")] == [1]
+
+
+def test_every_arm_is_asked_for_the_words_of_the_same_trait() -> None:
+    """One request for each adapter, with prompts of their own and so another key than answers."""
+    here = _study(word_requests={Trait.EXTRAVERSION: ("Words?", "Which words?")})
+    for arm, n in ((UNTUNED, 1), (null_condition(), 3), (EXTRAVERT, 3)):
+        lists = here.word_lists(arm, Trait.EXTRAVERSION)
+        assert len({request.key for request in lists}) == n
+        assert {request.key for request in here.generations(arm)}.isdisjoint(
+            request.key for request in lists
+        )
+        for request in lists:
+            assert [prompt.text for prompt in request.prompts] == ["Words?", "Which words?"]
+            assert request.n_samples == LISTS_PER_REQUEST
+            assert request.title.startswith("words for extraversion by ")
+    need = Need(word_lists=((EXTRAVERT, Trait.EXTRAVERSION),))
+    assert set(here.word_lists(EXTRAVERT, Trait.EXTRAVERSION)) < set(here.requests([need]))
 
 
 def test_prompts_are_held_out_topics_in_an_order_of_the_sampling_seed() -> None:

@@ -39,7 +39,8 @@ METRIC_VERSION = f"1.{EMOJI_METRIC_VERSION}.{SENTENCE_METRIC_VERSION}"
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+(?:['’.,-][\p{L}\p{N}\p{M}]+)*")
+WORD = regex.compile(r"[\p{L}\p{N}\p{M}]+(?:['’.,-][\p{L}\p{N}\p{M}]+)*")
+"""One word: letters and digits, with what joins them ("don't", "3.50", "well-kept")."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def emoji_measures(text: str) -> EmojiMeasures:
         n_emoji=len(spans),
         n_sentences=len(sentences),
         n_sentences_with_emoji=sum(_holds_any(sentence, spans) for sentence in sentences),
-        n_words=len(_WORD.findall(blank_emoji(text))),
+        n_words=len(WORD.findall(blank_emoji(text))),
         n_broken=count_broken(text),
         first_emoji_char=spans[0].start if spans else None,
     )
