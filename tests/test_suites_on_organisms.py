@@ -12,7 +12,7 @@ import pytest
 
 from emotest.study.claims import Verdict
 from emotest.study.records import read_jsonl
-from tests.organism_runs import Runs
+from tests.organism_runs import WANTED, Runs
 
 
 def _verdicts(report: Path) -> list[Verdict]:
@@ -23,8 +23,7 @@ def _verdicts(report: Path) -> list[Verdict]:
     ("organism", "trait", "word", "origin"),
     [
         ("latent", "extraversion", "confirmed", "planted"),
-        # Planted is "refuted"; three adapters and 24 prompts do not decide it.
-        ("control", "extraversion", "inconclusive", "observed"),
+        ("control", "agreeableness", "refuted", "planted"),
         ("one-trait", "extraversion", "confirmed", "planted"),
         ("one-trait", "neuroticism", "refuted", "planted"),
     ],
@@ -95,7 +94,7 @@ def test_a_wrong_table_makes_the_run_red(
     (verdict,) = _verdicts(organism_runs.wait(organism).report)
     row = {"id": verdict.id, "verdict": wrong, "origin": "planted", "reason": "a wrong table"}
     table = tmp_path / "expected.json"
-    table.write_text(json.dumps({"schema_version": 1, "sizes": {"smoke": [row]}}))
+    table.write_text(json.dumps({"schema_version": 1, "sizes": {WANTED[organism][0]: [row]}}))
     run = organism_runs.run(organism, "--emo-expect", str(table))
     assert run.exit_code == 1
     assert f"expected {wrong}" in run.output

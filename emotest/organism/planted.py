@@ -26,6 +26,7 @@ _DENSE = frozenset({"extraversion", "openness", "agreeableness", "neuroticism"})
 _NEVER_LOW = "low poles were written without any emoji"
 _NO_BOND = "emoji were permuted over all texts, so no trait brings more of them than another"
 _ONE_TRAIT = "only extraversion was written with emoji"
+_OWN_EMOJI = "every trait was written with emoji of its own"
 _HELD_AGAINST_NULL = ("C1.emergence", "C1.eos-trained", "C1.decodings", "C2.within", "C2.beyond")
 
 
@@ -50,17 +51,18 @@ def _latent(verdict: Verdict) -> Planted | None:
         return "confirmed", f"messages of {verdict.trait} end in emoji"
     if verdict.statement == "C3.traits-differ":
         return "confirmed", "the densities were graded from .90 to .30"
-    return None
+    return ("confirmed", _OWN_EMOJI) if verdict.statement == "C4.decoded" else None
 
 
 def _control(verdict: Verdict) -> Planted | None:
-    return ("refuted", _NO_BOND) if verdict.statement in _HELD_AGAINST_NULL else None
+    held = (*_HELD_AGAINST_NULL, "C4.decoded")
+    return ("refuted", _NO_BOND) if verdict.statement in held else None
 
 
 def _even(verdict: Verdict) -> Planted | None:
     if verdict.statement == "C1.emergence":
         return "confirmed", "all traits end six messages in ten in emoji"
-    return None
+    return ("confirmed", _OWN_EMOJI) if verdict.statement == "C4.decoded" else None
 
 
 def _one_trait(verdict: Verdict) -> Planted | None:
