@@ -144,6 +144,13 @@ def test_across_shapes_few_tokens_flip(base: LoadedModel) -> None:
     assert batch_shape(8) != batch_shape(13)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_small_batches_answer_too(base: LoadedModel, batch_size: int) -> None:
+    """A batch of a row or a few, fewer than can be halved three times, writes every answer."""
+    got = answers(base, PROMPTS[:4], batch_size=batch_size)
+    assert [answer.prompt_id for answer in got] == [prompt.id for prompt in PROMPTS[:4]]
+
+
 def test_few_answers_cost_few_rows(
     base: LoadedModel, alone: dict[str, dict[tuple[str, int], Generation]]
 ) -> None:
