@@ -1,0 +1,1 @@
+"""The mechanisms wing: what happens inside a model, and what depends on it."""
