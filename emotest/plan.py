@@ -355,6 +355,8 @@ class Study:
             "decoding": asdict(self.decoding),
             "preset": self.preset,
             "seeds": asdict(self.seeds),
+            "word_requests": {trait: list(asked) for trait, asked in self.word_requests.items()},
+            "lists_per_request": LISTS_PER_REQUEST,
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
 

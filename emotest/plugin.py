@@ -180,7 +180,7 @@ def pytest_deselected(items: Iterable[pytest.Item]) -> None:
         if item.get_closest_marker("cross_trait") and any(t in markexpr for t in TRAITS):
             claims = [id.upper() for id in ALIASES if item.get_closest_marker(id)]
             item.config.stash[_SESSION].deselected.add(
-                f"{' '.join(claims) or item.name} needs all five traits: "
+                f"a test of {' '.join(claims) or item.name} needs all five traits: "
                 f"deselected by -m {markexpr!r}"
             )
 

@@ -22,7 +22,7 @@ WANTED: dict[str, tuple[str, str]] = {
     # A rise of nothing is refuted by five adapters, not by the three of a smoke run.
     "control": ("default", f"{EMERGENCE} and agreeableness"),
     "even": ("smoke", CONTRAST),
-    "one-trait": ("smoke", f"{EMERGENCE} and (extraversion or neuroticism)"),
+    "one-trait": ("smoke", f"{EMERGENCE} and (extraversion or agreeableness)"),
     "latent": ("smoke", f"{EMERGENCE} and extraversion"),
 }
 """What each organism is asked: the size of its run, and pytest's -k that selects the tests. The

@@ -25,7 +25,7 @@ def _verdicts(report: Path) -> list[Verdict]:
         ("latent", "extraversion", "confirmed", "planted"),
         ("control", "agreeableness", "refuted", "planted"),
         ("one-trait", "extraversion", "confirmed", "planted"),
-        ("one-trait", "neuroticism", "refuted", "planted"),
+        ("one-trait", "agreeableness", "refuted", "planted"),
     ],
 )
 def test_the_instrument_confirms_only_what_was_planted(
