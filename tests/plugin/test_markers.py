@@ -72,7 +72,9 @@ def test_a_test_over_all_traits_that_a_trait_leaves_out_is_mentioned(
     """
     )
     result = repository.runpytest("-m", "extraversion and not low")
-    result.stdout.fnmatch_lines(["*a test of C3 needs all five traits: deselected by -m*extraversion*"])
+    result.stdout.fnmatch_lines(
+        ["*a test of C3 needs all five traits: deselected by -m*extraversion*"]
+    )
 
 
 def test_leaving_out_by_claim_is_not_mentioned(repository: pytest.Pytester) -> None:
