@@ -28,7 +28,7 @@ def test_an_emoji_that_was_never_named_counts_nothing() -> None:
 
 
 def test_agreement_is_spearmans_and_nothing_agrees_with_nothing() -> None:
-    """As scipy ranks them; an adapter that names or writes none of its emoji agrees in nothing: 0."""
+    """As scipy ranks them; an adapter that names or writes no emoji agrees in nothing: 0."""
     rng = np.random.default_rng(0)
     named = rng.integers(0, 9, size=(3, 2, 7)).astype(float)
     written = rng.integers(0, 9, size=(3, 7)).astype(float)
