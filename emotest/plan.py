@@ -25,6 +25,7 @@ from emotest.artefacts import (
     in_order,
 )
 from emotest.errors import DataError, UsageError
+from emotest.study.claims import STATEMENTS
 from emotest.study.opinions import Opinion, OpinionSet, require_emoji_free
 from emotest.study.personality import (
     TRAITS,
@@ -346,7 +347,7 @@ class Study:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits over n, seeds, decoding, data and base: printed in every verdict."""
+        """Twelve hex digits over n, seeds, margins, decoding, data and base: in every verdict."""
         plan = {
             "base": self.base,
             "chat_template": self.chat_template,
@@ -357,6 +358,7 @@ class Study:
             "seeds": asdict(self.seeds),
             "word_requests": {trait: list(asked) for trait, asked in self.word_requests.items()},
             "lists_per_request": LISTS_PER_REQUEST,
+            "margins": {one.id: [one.margin, one.m] for one in STATEMENTS.values()},
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -13,6 +13,7 @@ from emotest.costs import cost
 from emotest.errors import DataError, EmojiInDataError, UsageError
 from emotest.plan import DECODINGS, LISTS_PER_REQUEST, SIZES, Need, Seeds, Study, four_cells
 from emotest.report.plan_table import plan_rows
+from emotest.study.claims import STATEMENTS
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import (
     TRAITS,
@@ -235,8 +236,10 @@ def test_a_larger_model_takes_longer_of_its_kind(n_parameters: int) -> None:
     assert two.seconds > one.seconds or n_parameters < 100_000_000 <= 2 * n_parameters
 
 
-def test_the_digest_of_a_plan_moves_with_everything_that_is_planned() -> None:
-    """Size, decoding, seeds, data and base: each gives another digest."""
+def test_the_digest_of_a_plan_moves_with_everything_that_is_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Size, decoding, seeds, data, base, what is asked and margins: each gives another digest."""
     digests = {
         _study().digest,
         _study(base="another").digest,
@@ -244,8 +247,12 @@ def test_the_digest_of_a_plan_moves_with_everything_that_is_planned() -> None:
         _study(decoding=DECODINGS["greedy"]).digest,
         _study(seeds=Seeds(analysis=1)).digest,
         _study(preset="published").digest,
+        _study(word_requests={Trait.EXTRAVERSION: ("Words?",)}).digest,
     }
-    assert len(digests) == 6
+    wider = replace(STATEMENTS["C1.emergence"], margin=0.2)
+    monkeypatch.setitem(STATEMENTS, "C1.emergence", wider)  # type: ignore[arg-type]
+    digests.add(_study().digest)
+    assert len(digests) == 8
 
 
 def test_titles_are_what_a_person_would_say() -> None:

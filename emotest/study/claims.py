@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # numpy comes with decisions, and the plugin reads the claims
 SCHEMA_VERSION = 1
 """Of `verdicts.jsonl`: raised when a field changes its meaning or goes."""
 
-CLAIMS_VERSION = 1
+CLAIMS_VERSION = 2
 """Of the margins and families below: raised with every change, and printed in reports."""
 
 Word = Literal["confirmed", "refuted", "inconclusive"]
