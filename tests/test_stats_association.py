@@ -324,10 +324,10 @@ class TestFrequency:
         assert list(found.kinds) == [1, 3]
 
     def test_the_share_of_emoji_among_the_top(self) -> None:
-        """Kinds 1 and 3 are emoji. Top 2 of each: {0, 1}, {3, 1}, {2} alone and {3} alone."""
+        """Kinds 0 and 3 are emoji. Top 2 of each: {0, 1}, {3, 1}, {2} alone and {3} alone."""
         counts = [[5, 4, 3, 0], [1, 6, 0, 7], [0, 0, 9, 0], [0, 0, 0, 2]]
-        marked = [False, True, False, True]
-        assert share_among_top(counts, marked, k=2) == pytest.approx([0.5, 1.0, 0.0, 1.0])
+        marked = [True, False, False, True]
+        assert share_among_top(counts, marked, k=2) == pytest.approx([0.5, 0.5, 0.0, 1.0])
 
     def test_bad_input_is_refused(self) -> None:
         """A top of none, an adapter that named nothing, a mask that is none."""

@@ -180,14 +180,14 @@ class TestOverDoses:
     def test_directions_are_permuted_exactly(self) -> None:
         """All 6 assignments of 3 traits: adapters of trait t along the direction of another."""
         rng = np.random.default_rng(9)
-        projections, rates = rng.normal(size=(3, 3, 4, 4)), rng.normal(size=(3, 4, 4))
-        along = np.array(
-            [[fisher_z(projections[d, t], rates[t]).mean() for t in range(3)] for d in range(3)]
-        )
-        means = [along[order, range(3)].mean() for order in permutations(range(3))]
-        found = agreement_over_doses(projections, rates, rng, n_prompts=60, n_permutations=1)
-        assert found.p_directions == pytest.approx(np.mean(np.array(means) >= means[0] - 1e-9))
-        assert found.p_directions not in (1 / 6, 1.0)
+        for _ in range(8):
+            projections, rates = rng.normal(size=(3, 3, 4, 4)), rng.normal(size=(3, 4, 4))
+            along = np.array(
+                [[fisher_z(projections[d, t], rates[t]).mean() for t in range(3)] for d in range(3)]
+            )
+            means = np.array([along[order, range(3)].mean() for order in permutations(range(3))])
+            found = agreement_over_doses(projections, rates, rng, n_prompts=60, n_permutations=1)
+            assert found.p_directions == pytest.approx(np.mean(means >= means[0] - 1e-9))
 
     def test_without_agreement_the_tests_and_the_interval_keep_their_level(self) -> None:
         """200 repeats of two traits: each of the two rejects .05, three deviations .096.

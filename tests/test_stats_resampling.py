@@ -117,6 +117,13 @@ class TestBootstrap:
         assert limits.p_above(0.7) == 0.5
         assert limits.upper(0.5) == 0.9
 
+    def test_an_alpha_that_misses_a_rank_by_a_rounding_still_has_it(self) -> None:
+        """The first of 19 draws is the limit at 0.05, also where that came from a level of 0.9:
+        (1 - 0.9) / 2 is 0.04999... in binary, and 20 times that is no whole 1."""
+        limits = DrawnLimits(0.9, np.linspace(0.1, 1.0, 19), 5, 20)
+        assert (1 - 0.9) / 2 < 0.05
+        assert limits.lower((1 - 0.9) / 2) == limits.lower(0.05) == pytest.approx(0.1)
+
     def test_only_growth_in_both_units_is_sure_to_help(self) -> None:
         """Draws do not tell which unit their spread comes from."""
         rng = np.random.default_rng(5)
