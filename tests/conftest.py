@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,10 @@ from tests.organism_runs import Runs
 # No test of this project depends on the clock: on a busy machine a deadline fails by chance.
 settings.register_profile("emotest", deadline=None)
 settings.load_profile("emotest")
+
+# Before numpy and torch are loaded: on a busy machine threads that wait for one another turn a
+# second of linear algebra into a minute. The processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _RUNS = pytest.StashKey[Runs]()
 

@@ -173,9 +173,10 @@ def test_a_corrupt_entry_is_set_aside_and_made_again(base: str, tmp_path: Path) 
 
 
 def _children() -> Iterator[int]:
+    """This process's own workers; those of the runs in the background are its grandchildren."""
     import psutil
 
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children():
         if "spawn_main" in " ".join(child.cmdline()):
             yield child.pid
 

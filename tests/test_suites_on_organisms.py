@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from emotest.plan import SIZES
 from emotest.study.claims import Verdict
 from emotest.study.records import read_jsonl
 from tests.organism_runs import WANTED, Runs
@@ -37,7 +38,7 @@ def test_the_instrument_confirms_only_what_was_planted(
     assert run.exit_code == 0, run.output
     (verdict,) = [v for v in _verdicts(run.report) if v.trait == trait]
     assert verdict.verdict == word
-    assert verdict.n_adapters == 3
+    assert verdict.n_adapters == SIZES[WANTED[organism][0]].n_adapters
     assert f"{word}, as {origin}" in (run.report / "report.md").read_text(encoding="utf-8")
 
 

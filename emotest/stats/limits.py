@@ -289,7 +289,8 @@ def drawn_quantile(draws: npt.NDArray[np.float64], alpha: float) -> float:
 
     One draw is added on the far side, so that alpha below 1 / (n_draws + 1) has no finite limit.
     """
-    rank = int(np.floor(alpha * (draws.size + 1)))
+    # (1 - 0.9) / 2 is a rounding below 0.05, and must not cost a rank.
+    rank = int(np.floor(alpha * (draws.size + 1) + 1e-9))
     return float("-inf") if rank < 1 else float(draws[min(rank, draws.size) - 1])
 
 
