@@ -355,7 +355,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="The sampling seed of the first answer.")] = 0,
 ) -> None:
     """Talk to an organism: one line, one answer; an empty line or end of input ends it."""
-    from emotest.models.adapters import active, attach
+    from emotest.models.adapters import active, attach, read_adapter
     from emotest.models.generation import generate
     from emotest.models.loading import load
     from emotest.organism.organisms import weights_folder
@@ -366,10 +366,11 @@ def chat(
     if "/" not in name:
         weights_folder(name)  # says what is missing, and what to do
         name = f"organism:{name}"
+    tuned = read_adapter(adapter) if adapter else None  # before the base: it may be no adapter
     loaded = load(Subject.parse(name))
-    if adapter:
-        attach(loaded, adapter, "chat")
-    with active(loaded, "chat" if adapter else None):
+    if tuned:
+        attach(loaded, tuned, "chat")
+    with active(loaded, "chat" if tuned else None):
         for number, line in enumerate(_lines()):
             answers = generate(
                 loaded,

@@ -178,15 +178,15 @@ def test_data_that_cannot_be_used(tmp_path: Path, broken: str, said: str) -> Non
 
 
 def test_an_interrupted_run_keeps_what_is_whole_and_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C while adapters are trained: exit code 2, no corrupt entry, and the next run starts
-    from what was finished."""
+    """Ctrl-C while the first adapter is trained: exit code 2, no corrupt entry, and the next run
+    starts from the answers that were finished."""
     base = f"{save_model(tmp_path / 'llama')}?dtype=float32"
     options = ["--emo-base", base, "--emo-preset", "organism", "--emo-decoding", "default"]
     process = subprocess.Popen(
         _suites(tmp_path, *options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
-    while not list((tmp_path / "store").glob("entries/adapter/*")):
+    while not list((tmp_path / "store").glob("entries/*/*")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
@@ -194,7 +194,7 @@ def test_an_interrupted_run_keeps_what_is_whole_and_goes_on(tmp_path: Path) -> N
     assert process.returncode == 2, printed
     assert "Traceback" not in printed
     _undamaged(tmp_path)
-    kept = {path.name for path in (tmp_path / "store").glob("entries/adapter/*")}
+    kept = {path.name for path in (tmp_path / "store").glob("entries/*/*")}
     assert kept
     plan = _run(tmp_path, *options, "--emo-plan")
     assert plan.returncode == 0
