@@ -50,7 +50,7 @@ def test_the_probability_of_emoji_rises(trait, effect, two_by_two, terms, judge)
             f"C5.{effect}",
             condition=trait_condition(trait),
             reference="2x2 of text by weights",
-            notes=(f"in points {in_points.value:+.3f}", *cells.notes),
+            notes=(f"in points of probability {in_points.value:+.4f}", *cells.notes),
             details={"points": [in_points.value, in_points.low, in_points.high]},
         )
     )
