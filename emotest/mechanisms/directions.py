@@ -29,9 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from emotest.errors import AdapterError, DataError, EmotestError, ModelError, UsageError
+from emotest.mechanisms.kinds import read_kind
 from emotest.mechanisms.recording import Tokens, recording
-from emotest.models.adapters import AdapterWeights, active, read_adapter, save_adapter
+from emotest.models.adapters import AdapterWeights, active, save_adapter
 from emotest.models.chat import encode, render_exchange, render_prompt
+from emotest.models.identity import ADAPTER_FILES
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
 from emotest.study.records import Prompt
@@ -43,7 +45,6 @@ Means: TypeAlias = NDArray[np.float32]
 BATCH_SIZE = 16
 
 _KIND = "TRAIT_DIRECTION"
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _FIELDS = {"trait": str, "against": str, "source": str, "n_positive": int, "n_negative": int}
 
 
@@ -276,18 +277,7 @@ def save_direction(direction: Direction, folder: Path) -> None:
 
 def read_direction(folder: Path) -> Direction:
     """Read what `save_direction` wrote; an `AdapterError` for any defect."""
-    for name in _FILES:
-        if not (folder / name).is_file():
-            raise AdapterError(
-                f"{folder} holds no {name}", remedy="point to a folder that save_direction wrote"
-            )
-    weights = read_adapter(folder)
-    fields = dict(weights.config)
-    kind = fields.pop("peft_type", "LORA")
-    if kind != _KIND:
-        raise AdapterError(
-            f"{folder} holds a {kind}, not a direction", remedy="attach it as an adapter instead"
-        )
+    weights, fields = read_kind(folder, _KIND, "direction", "save_direction")
     wrong = [name for name, kind in _FIELDS.items() if type(fields.get(name)) is not kind]
     if wrong or fields.keys() != _FIELDS.keys() or weights.state.keys() != {"vectors"}:
         what = f"{wrong[0]} is {fields.get(wrong[0])!r}" if wrong else "its fields are others"
@@ -435,5 +425,5 @@ def _unlike(one: tuple[int, ...], other: tuple[int, ...]) -> UsageError:
 
 def _broken(folder: Path, what: str) -> AdapterError:
     return AdapterError(
-        f"{folder / _FILES[0]} is no direction: {what}", remedy="save or extract it again"
+        f"{folder / ADAPTER_FILES[0]} is no direction: {what}", remedy="save or extract it again"
     )

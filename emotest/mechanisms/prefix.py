@@ -45,7 +45,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emotest.errors import AdapterError, EmotestError, ModelError, UsageError
-from emotest.models.adapters import AdapterWeights, read_adapter, save_adapter
+from emotest.mechanisms.kinds import read_kind
+from emotest.models.adapters import AdapterWeights, save_adapter
+from emotest.models.identity import ADAPTER_FILES
 from emotest.models.loading import LoadedModel
 from emotest.study.personality import TRAITS, Trait
 
@@ -54,7 +56,6 @@ TraitValues: TypeAlias = Mapping[str, float] | Sequence[Mapping[str, float]] | A
 where a trait that is not named has 0: the average person of standardised scores."""
 
 _KIND = "TRAIT_PREFIX"
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -243,30 +244,22 @@ def save_prefix(prefix: TraitPrefix, folder: Path) -> None:
 
 def read_prefix(folder: Path) -> TraitPrefix:
     """Read what `save_prefix` wrote, frozen; an `AdapterError` for any defect."""
-    for name in _FILES:
-        if not (folder / name).is_file():
-            raise AdapterError(
-                f"{folder} holds no {name}", remedy="point to a folder that save_prefix wrote"
-            )
-    weights = read_adapter(folder)
-    fields = dict(weights.config)
-    kind = fields.pop("peft_type", "LORA")
-    if kind != _KIND:
-        raise AdapterError(
-            f"{folder} holds a {kind}, not a trait prefix", remedy="attach it as an adapter instead"
-        )
+    weights, fields = read_kind(folder, _KIND, "trait prefix", "save_prefix")
     again = "save or train the prefix again"
     try:
         fields |= {name: tuple(fields[name]) for name in ("layers", "traits")}
         prefix = TraitPrefix(PrefixConfig(**fields, base=weights.base))
     except (KeyError, TypeError, ValueError, EmotestError) as error:
         cause = error.cause if isinstance(error, EmotestError) else repr(error)
-        raise AdapterError(f"{folder / _FILES[0]} is no prefix: {cause}", remedy=again) from error
+        raise AdapterError(
+            f"{folder / ADAPTER_FILES[0]} is no prefix: {cause}", remedy=again
+        ) from error
     wanted = {name: tuple(tensor.shape) for name, tensor in prefix.state_dict().items()}
     found = {name: array.shape for name, array in weights.state.items()}
     if found != wanted:
         raise AdapterError(
-            f"{folder / _FILES[1]} holds {found}, its configuration needs {wanted}", remedy=again
+            f"{folder / ADAPTER_FILES[1]} holds {found}, its configuration needs {wanted}",
+            remedy=again,
         )
     prefix.load_state_dict({name: torch.from_numpy(a) for name, a in weights.state.items()})
     return prefix.requires_grad_(False)
