@@ -22,6 +22,7 @@ from emotest import (
 )
 from emotest.errors import StatisticsError
 from emotest.stats.association import association_p, decode_traits, log_odds_by_trait, most_frequent
+from emotest.plan import LISTS_PER_REQUEST
 from fixtures.run import needs
 from fixtures.trait_tokens import agreement
 
@@ -63,6 +64,7 @@ def test_asked_for_words_of_the_trait_it_names_emoji(trait, named, terms, judge,
             "C4.named",
             condition=trait_condition(trait),
             reference="untuned and null",
+            notes=(f"{LISTS_PER_REQUEST} lists for each of the requests",),
         )
     )
 
