@@ -21,8 +21,8 @@ from emotest import (
     verdict,
 )
 from emotest.errors import StatisticsError
-from emotest.stats.association import association_p, decode_traits, log_odds_by_trait, most_frequent
 from emotest.plan import LISTS_PER_REQUEST
+from emotest.stats.association import association_p, decode_traits, log_odds_by_trait, most_frequent
 from fixtures.run import needs
 from fixtures.trait_tokens import agreement
 
