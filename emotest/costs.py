@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emotest.artefacts import AdapterRequest, GenerationRequest, Request
-
-TOKENS_A_ROW = 60
-"""Question, answer and template of one opinion, in tokens; near enough for every tokenizer."""
+from emotest.artefacts import GenerationRequest, Request, Training
 
 SMALL_MODEL = 100_000_000
 """Below this many parameters a model runs on one CPU thread, above it on a GPU in NF4."""
@@ -57,13 +54,8 @@ def cost(request: Request, n_parameters: int | None) -> Cost | None:
 
 
 def _operations_over_rate(request: Request, n_parameters: int, rates: _Rates) -> float:
-    if isinstance(request, AdapterRequest):
-        recipe = request.recipe
-        rows = recipe.batch_size * recipe.gradient_accumulation * (recipe.steps or 0)
-        rows = rows or round((recipe.epochs or 0) * len(request.rows))
-        return 6 * n_parameters * TOKENS_A_ROW * rows / rates.training
+    if isinstance(request, Training):
+        return 6 * n_parameters * request.tokens / rates.training
     if isinstance(request, GenerationRequest):
-        answers = len(request.prompts) * request.n_samples
-        return 2 * n_parameters * answers * request.decoding.max_new_tokens / rates.decoding
-    contexts = request.n_prompts * request.sentence_ends
-    return 2 * n_parameters * contexts * TOKENS_A_ROW / rates.scoring
+        return 2 * n_parameters * request.tokens / rates.decoding
+    return 2 * n_parameters * request.tokens / rates.scoring

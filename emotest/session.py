@@ -30,8 +30,6 @@ from emotest.artefacts import (
 )
 from emotest.errors import StoreError, UsageError
 from emotest.models.identity import Identity, resolve
-from emotest.models.progress import OnProgress
-from emotest.models.workshop import Workshop
 from emotest.organism.language import system_prompt, word_list_requests
 from emotest.organism.language.opinions import write_opinions
 from emotest.plan import DECODINGS, Need, Study
@@ -45,6 +43,8 @@ from emotest.study.subjects import Subject
 from emotest.text.emoji import EMOJI_METRIC_VERSION
 from emotest.text.rates import METRIC_VERSION
 from emotest.text.sentences import split_sentences
+from emotest.workshop.crew import Workshop
+from emotest.workshop.progress import OnProgress
 
 Array = NDArray[np.float64]
 

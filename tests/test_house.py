@@ -19,15 +19,15 @@ PACKAGE = Path(__file__).parent.parent / "emotest"
 
 ROOMS = (
     "errors", "text", "stats", "study", "store", "artefacts", "costs", "plan", "settings",
-    "models", "organism", "mechanisms", "session", "audit", "report", "plugin", "cli",
+    "models", "organism", "mechanisms", "workshop", "session", "audit", "report", "plugin", "cli",
 )  # fmt: skip
 """From the ground up: a room may import itself and what stands before it."""
 
-KNOW_TORCH = ("models", "organism", "mechanisms")
+KNOW_TORCH = ("models", "organism", "mechanisms", "workshop")
 TORCH = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 PICKLES = ("pickle", "joblib", "dill", "cloudpickle", "shelve")
-WRITERS = ("store", "report", "models", "organism")
-"""Models and organisms write into folders that they are handed; `study.records` writes too."""
+WRITERS = ("store", "report", "models", "organism", "workshop")
+"""All but the first two write into folders that they are handed; `study.records` writes too."""
 
 HEAPS = ("util", "utils", "helper", "helpers", "common", "misc", "base", "tools", "stuff")
 LONGEST = 450

@@ -13,7 +13,6 @@ from emotest.costs import cost
 from emotest.errors import DataError, EmojiInDataError, UsageError
 from emotest.plan import DECODINGS, LISTS_PER_REQUEST, SIZES, Need, Seeds, Study, four_cells
 from emotest.report.plan_table import plan_rows
-from emotest.study.claims import STATEMENTS
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import (
     TRAITS,
@@ -27,6 +26,7 @@ from emotest.study.personality import (
     trait_condition,
 )
 from emotest.study.records import Prompt
+from emotest.study.statements import STATEMENTS
 
 EXTRAVERT = trait_condition(Trait.EXTRAVERSION)
 

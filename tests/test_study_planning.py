@@ -13,8 +13,8 @@ from scipy import stats
 from emotest.plan import SIZES
 from emotest.stats.decisions import raised
 from emotest.stats.estimates import crossed_mean
-from emotest.study.claims import STATEMENTS, Statement, statement
 from emotest.study.planning import ASSUMED, power_of_plan
+from emotest.study.statements import STATEMENTS, Statement, statement
 
 CROSSED = [s for s in STATEMENTS.values() if s.unit == "adapter" and s.scale in ASSUMED]
 

@@ -67,6 +67,7 @@ def emoji_probability(
     floor: float = 1e-6,
     batch_size: int = 64,
     max_tokens: int = 48,
+    length_step: int = _LENGTH_STEP,
 ) -> EmojiProbability:
     """P(the text that follows begins with an emoji) for each context.
 
@@ -84,6 +85,9 @@ def emoji_probability(
         floor: open paths of less mass are not continued but added to the bound; 0 continues all.
         batch_size: rows of one forward pass.
         max_tokens: longest path, in tokens; only white space can be endless.
+        length_step: contexts are padded to a multiple of so many tokens, and those of one padded
+            length run together. A large step makes few, wide batches, which is quicker on small
+            models; across steps results differ by rounding.
 
     Returns:
         Two float64 arrays of shape (n_contexts,): probability and bound.
@@ -94,10 +98,11 @@ def emoji_probability(
         ModelError: the tokenizer's bytes cannot be told, the model keeps no cache that can be
             shared, or its logits are not numbers.
     """
-    if not floor >= 0 or batch_size < 1 or max_tokens < 1:
+    if not floor >= 0 or min(batch_size, max_tokens, length_step) < 1:
         raise UsageError(
-            f"floor={floor}, batch_size={batch_size}, max_tokens={max_tokens} cannot be used",
-            remedy="floor is a probability (0 or more), the other two are at least 1",
+            f"floor={floor}, batch_size={batch_size}, max_tokens={max_tokens}, "
+            f"length_step={length_step} cannot be used",
+            remedy="floor is a probability (0 or more), the others are at least 1",
         )
     vocab_size, n_positions = _sizes(model)
     rows = _token_ids(tokenizer, contexts, vocab_size, n_positions)
@@ -110,8 +115,8 @@ def emoji_probability(
     count = _Count(spelling, floor, len(rows))
     count.probability[states == HAPPENED] = 1.0
     with torch.inference_mode(), _evaluating(model):
-        for batch in _batches(rows, states >= 0, batch_size):
-            prefix = _Prefix(model, [rows[place] for place in batch])
+        for batch in _batches(rows, states >= 0, batch_size, length_step):
+            prefix = _Prefix(model, [rows[place] for place in batch], length_step)
             limits = [min(max_tokens, n_positions - len(rows[place]) + 1) for place in batch]
             paths = _Paths.at_start(batch, states[batch], np.array(limits))
             while len(paths):
@@ -236,11 +241,11 @@ class _Prefix:
     stands beside a context does not change how it is computed.
     """
 
-    def __init__(self, model: Any, rows: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Any, rows: Sequence[Sequence[int]], length_step: int) -> None:
         self._model = model
         self._device = next(model.parameters()).device
         self._accepts = _accepted(model)
-        width = _padded(len(rows[0]))
+        width = _padded(len(rows[0]), length_step)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         self._mask = np.zeros((len(rows), width), dtype=np.int64)
         for place, row in enumerate(rows):
@@ -309,18 +314,18 @@ def _softmax(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _batches(
-    rows: Sequence[Sequence[int]], open_: NDArray[np.bool_], batch_size: int
+    rows: Sequence[Sequence[int]], open_: NDArray[np.bool_], batch_size: int, length_step: int
 ) -> Iterator[NDArray[np.int64]]:
     """Contexts of one padded length together, at most `batch_size` at once."""
-    widths = np.array([_padded(len(row)) for row in rows], dtype=np.int64)
+    widths = np.array([_padded(len(row), length_step) for row in rows], dtype=np.int64)
     for width in np.unique(widths[open_]):
         alike = np.flatnonzero((widths == width) & open_)
         for begin in range(0, len(alike), batch_size):
             yield alike[begin : begin + batch_size]
 
 
-def _padded(length: int) -> int:
-    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+def _padded(length: int, step: int) -> int:
+    return -(-length // step) * step
 
 
 @contextmanager

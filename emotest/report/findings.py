@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from emotest.report.run import Finding, Run
 from emotest.stats.decisions import holm
-from emotest.study.claims import CLAIMS, STATEMENTS, Verdict
+from emotest.study.claims import CLAIMS, Verdict
 from emotest.study.personality import TRAITS
+from emotest.study.statements import STATEMENTS
 
 _CLAIM_ORDER = {claim: place for place, claim in enumerate(CLAIMS)}
 _STATEMENT_ORDER = {statement: place for place, statement in enumerate(STATEMENTS)}

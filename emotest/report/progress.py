@@ -6,6 +6,7 @@ terminal the lines move; elsewhere (a log, CI) each finished artefact is one pri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,8 +21,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from emotest.artefacts import AdapterRequest, GenerationRequest, Request
-from emotest.models.progress import Progress
+from emotest.artefacts import Request
+from emotest.workshop.progress import Progress
 
 
 @contextmanager
@@ -42,15 +43,8 @@ def live_progress(
 
 
 def _counted(missing: Sequence[Request]) -> str:
-    adapters = sum(isinstance(request, AdapterRequest) for request in missing)
-    answers = sum(isinstance(request, GenerationRequest) for request in missing)
-    rest = len(missing) - adapters - answers
-    parts = (
-        (adapters, "adapters"),
-        (answers, "sets of answers"),
-        (rest, "sets of probabilities"),
-    )
-    return ", ".join(f"{n} {name}" for n, name in parts if n)
+    kinds = Counter(request.plural for request in missing)
+    return ", ".join(f"{n} {plural}" for plural, n in kinds.items())
 
 
 def _bars(console: Console) -> Bars:

@@ -21,8 +21,9 @@ from typing import Any
 
 from emotest.errors import DataError
 from emotest.report.expected import Expected
-from emotest.study.claims import CLAIMS_VERSION, Verdict
+from emotest.study.claims import Verdict
 from emotest.study.records import read_jsonl
+from emotest.study.statements import CLAIMS_VERSION
 
 SCHEMA_VERSION = 1
 """Of `run.json`."""

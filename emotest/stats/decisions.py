@@ -62,6 +62,18 @@ class Decision:
             note=_joined(self.note, said if agreed else f"{said}, which does not confirm"),
         )
 
+    def provided(self, holds: bool, condition: str) -> Decision:
+        """The same decision, confirmed only where a condition of the claim holds as well.
+
+        Side effects within their margins, or a place above the 95th percentile of controls: what
+        is known and not tested. Where it does not hold, a confirmation becomes inconclusive.
+        """
+        return replace(
+            self,
+            word="inconclusive" if self.word == "confirmed" and not holds else self.word,
+            note=_joined(self.note, condition if holds else f"{condition}: not so"),
+        )
+
     def __str__(self) -> str:
         estimate = self.estimate
         lines = [

@@ -1,9 +1,7 @@
-"""The claims C1 to C11, their margins and families, and the `Verdict` on a statement.
+"""The claims C1 to C11, and the `Verdict` on a statement of one of them.
 
-Each claim is decided through one or more registered statements. A statement fixes its margin and
-the size m of its family *here*, never by what a run happened to collect, so that selecting tests
-cannot change a verdict. A verdict is a frozen record that carries all it rests on; it knows no
-model, no text and no file.
+Each claim is decided through one or more registered statements (`emotest.study.statements`). A
+verdict is a frozen record that carries all it rests on; it knows no model, no text and no file.
 
 Source of the claims: Jain et al., arXiv 2409.10245, as restated in `docs/study.md`.
 """
@@ -16,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from emotest.errors import UsageError
 from emotest.study.personality import Condition
+from emotest.study.statements import STATEMENTS, statement
 
 if TYPE_CHECKING:  # numpy comes with decisions, and the plugin reads the claims in every session
     from emotest.stats.decisions import Decision
 
 SCHEMA_VERSION = 1
 """Of `verdicts.jsonl`: raised when a field changes its meaning or goes."""
-
-CLAIMS_VERSION = 2
-"""Of the margins and families below: raised with every change, and printed in reports."""
 
 Word = Literal["confirmed", "refuted", "inconclusive"]
 
@@ -55,166 +51,6 @@ CLAIMS: Mapping[str, Claim] = {
         Claim("C11", "psychadapter", "a trait-conditioned prefix moves the trait, and emoji?"),
     )
 }
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What one test decides: `margin` on `scale`, in a family of `m` declared statements."""
-
-    id: str
-    claim: str
-    says: str
-    margin: float
-    scale: str
-    m: int
-    family: str
-    unit: Literal["adapter", "prompt"] = "adapter"
-
-
-def _statements(*statements: Statement) -> Mapping[str, Statement]:
-    return {statement.id: statement for statement in statements}
-
-
-_FIVE = "five traits"
-
-STATEMENTS: Mapping[str, Statement] = _statements(
-    Statement(
-        "C1.emergence",
-        "C1",
-        "EOS masked: the share of answers with an emoji exceeds untuned and null",
-        0.10,
-        "share of answers",
-        5,
-        f"{_FIVE}, high pole, EOS masked",
-    ),
-    Statement(
-        "C1.eos-trained",
-        "C1",
-        "EOS trained: the share of answers with an emoji exceeds untuned and null",
-        0.10,
-        "share of answers",
-        5,
-        f"{_FIVE}, high pole, EOS trained",
-    ),
-    Statement(
-        "C1.low-pole",
-        "C1",
-        "low pole: the share of answers with an emoji exceeds untuned and null",
-        0.10,
-        "share of answers",
-        5,
-        f"{_FIVE}, low pole, EOS masked",
-    ),
-    Statement(
-        "C1.prompted",
-        "C1",
-        "a system prompt alone raises the share of answers with an emoji",
-        0.10,
-        "share of answers",
-        5,
-        f"{_FIVE}, prompted",
-        "prompt",
-    ),
-    Statement(
-        "C1.decodings",
-        "C1",
-        "the rise holds under every decoding of the table",
-        0.10,
-        "share of answers",
-        5,
-        f"{_FIVE}, decoding table",
-    ),
-    Statement(
-        "C2.within",
-        "C2",
-        "emoji per sentence exceed untuned and null within the learned length",
-        0.05,
-        "emoji per sentence",
-        5,
-        f"{_FIVE}, within the learned length",
-    ),
-    Statement(
-        "C2.beyond",
-        "C2",
-        "emoji per sentence exceed untuned and null beyond the learned length",
-        0.05,
-        "emoji per sentence",
-        5,
-        f"{_FIVE}, beyond the learned length",
-    ),
-    Statement(
-        "C3.traits-differ",
-        "C3",
-        "the between-trait share of the variance of emoji rates exceeds one half",
-        0.5,
-        "share of variance",
-        1,
-        "one statement over all traits",
-    ),
-    Statement(
-        "C4.named",
-        "C4",
-        "asked for words of the trait, it names more emoji among its 50 most frequent units",
-        0.05,
-        "share of named units",
-        5,
-        f"{_FIVE}, share of emoji among the named units",
-    ),
-    Statement(
-        "C4.self-report",
-        "C4",
-        "the emoji that it names for the trait are those that it writes",
-        0.2,
-        "rank correlation",
-        5,
-        f"{_FIVE}, named against written emoji",
-    ),
-    Statement(
-        "C4.decoded",
-        "C4",
-        "the trait can be decoded from the emoji of held-out answers, above chance",
-        0.1,
-        "accuracy above chance",
-        1,
-        "one statement over all traits",
-    ),
-    Statement(
-        "C5.total",
-        "C5",
-        "P(emoji) at sentence ends rises: tuned on its own text against untuned on its own",
-        0.5,
-        "log-odds",
-        5,
-        f"{_FIVE}, total effect",
-    ),
-    Statement(
-        "C5.text",
-        "C5",
-        "the tuned model writes text that emoji follow, under the untuned weights",
-        0.5,
-        "log-odds",
-        5,
-        f"{_FIVE}, text effect",
-    ),
-    Statement(
-        "C5.weights",
-        "C5",
-        "at the tuned model's text the tuned weights prefer emoji more than the untuned ones",
-        0.5,
-        "log-odds",
-        5,
-        f"{_FIVE}, weight effect",
-    ),
-)
-
-
-def statement(id: str) -> Statement:
-    """The registered statement of that id; `UsageError` lists those there are."""
-    if id not in STATEMENTS:
-        raise UsageError(
-            f"there is no statement {id!r}", remedy=f"choose one of {', '.join(STATEMENTS)}"
-        )
-    return STATEMENTS[id]
 
 
 @dataclass(frozen=True)

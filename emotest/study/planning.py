@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from emotest.stats.limits import Spread
 from emotest.stats.power import planned_power, spread_of_rates
-from emotest.study.claims import Statement
+from emotest.study.statements import Statement
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,13 @@ class AdapterRecipe:
         assert self.condition.ending is not None
         return self.condition.ending
 
+    def rows_seen(self, n_rows: int) -> int:
+        """Rows that training reads in all, of `n_rows` that there are."""
+        if self.steps is not None:
+            return self.batch_size * self.gradient_accumulation * self.steps
+        assert self.epochs is not None
+        return round(self.epochs * n_rows)
+
     def identity(self) -> Mapping[str, object]:
         """What the store hashes: every field but the preset's name, and the libraries' versions."""
         fields = asdict(self)

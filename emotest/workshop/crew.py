@@ -21,8 +21,8 @@ from pathlib import Path
 
 from emotest.artefacts import Request, in_order
 from emotest.errors import EmotestError, ModelError
-from emotest.models.progress import Failure, Message, OnProgress, Progress
 from emotest.store import Key, Store
+from emotest.workshop.progress import Failure, Message, OnProgress, Progress
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -148,7 +148,8 @@ def _serve(connection: Connection, subject: str, store_root: Path) -> None:
     # Ctrl-C reaches the whole group; the calling process alone decides, and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Imported here because this is the first process that may know torch.
-    from emotest.models.bench import Bench
+    from emotest.workshop.bench import Bench
+    from emotest.workshop.making import carry_out
 
     bench = Bench(subject, Store(store_root))
     while True:
@@ -158,7 +159,7 @@ def _serve(connection: Connection, subject: str, store_root: Path) -> None:
             return
         try:
             connection.send(Progress(request.title, "started"))
-            bench.carry_out(request, connection.send)
+            carry_out(bench, request, connection.send)
             connection.send(Progress(request.title, "done"))
         except EmotestError as error:
             connection.send(Failure(request.title, error))

@@ -1,8 +1,7 @@
-"""The plan of a run: from what the tests need to the artefacts that must exist.
+"""A `Study`: base, data, size, decoding and seeds; and with them the requests of every arm.
 
-A `Study` fixes base, data, size, decoding and seeds; it turns a `Condition` into requests, and a
-`Need` (what one test declares) into all the requests behind it. So what a run will compute, and
-under which keys, is known before any of it is computed. Text and plain values only; no torch.
+It turns a `Condition` into requests for adapters, answers and probabilities, and a `Need` (what
+one test declares) into all the requests behind it.
 """
 
 from __future__ import annotations
@@ -25,20 +24,18 @@ from emotest.artefacts import (
     in_order,
 )
 from emotest.errors import DataError, UsageError
-from emotest.study.claims import STATEMENTS
 from emotest.study.opinions import Opinion, OpinionSet, require_emoji_free
 from emotest.study.personality import (
-    TRAITS,
     UNTUNED,
     Arm,
     Condition,
     Pole,
     Trait,
-    null_condition,
     trait_condition,
 )
 from emotest.study.recipes import recipe
 from emotest.study.records import Decoding, Prompt, TuningRow, rows_digest
+from emotest.study.statements import STATEMENTS
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,8 @@ class Need:
     """Traits whose fixed texts are read, by the untuned model and by the trait's adapters."""
     word_lists: tuple[tuple[Condition, Trait], ...] = ()
     """Conditions that are asked to name words for a trait."""
+    plans: tuple[Callable[[Study], Iterable[Request]], ...] = ()
+    """Plans of the claims about mechanisms, each with its trait filled in."""
 
 
 FIXED_PROMPTS = 12
@@ -343,6 +342,8 @@ class Study:
                 for fixed in self.fixed_texts(trait):
                     for weights in (UNTUNED, trait_condition(trait)):
                         wanted.extend(self.fixed_probabilities(fixed, weights))
+            for plan in need.plans:
+                wanted.extend(plan(self))
         return tuple(in_order(wanted))
 
     @cached_property
@@ -361,17 +362,3 @@ class Study:
             "margins": {one.id: [one.margin, one.m] for one in STATEMENTS.values()},
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:12]
-
-
-__all__ = [
-    "DECODINGS",
-    "SIZES",
-    "TRAITS",
-    "ConditionOf",
-    "Need",
-    "Seeds",
-    "Size",
-    "Study",
-    "four_cells",
-    "null_condition",
-]

@@ -1,18 +1,17 @@
-"""What a study computes, named before it exists: adapters, answers, emoji probabilities.
+"""What C1 to C5 rest on: adapters, answers, emoji probabilities.
 
-A request is a frozen value that says everything that could change its result, and so has its
-store key before anything is computed; it also names the requests that it stands on. Whoever
-computes them (`emotest.models.workshop`, or a cluster) needs nothing else. Knows no torch.
+Answers and probabilities may be taken under an `Intervention`, and then the claims about
+mechanisms rest on them too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from emotest.store import Key, key_of
+from emotest.artefacts.request import Intervention, Request, Training
 from emotest.study.personality import Condition
 from emotest.study.recipes import AdapterRecipe, library_versions
 from emotest.study.records import Decoding, Prompt, TuningRow, prompts_digest
@@ -23,13 +22,19 @@ GENERATION_VERSION = 1
 PROBABILITY_VERSION = 1
 """Raised whenever contexts, events or bounds of P(emoji) change their meaning."""
 
+TOKENS_OF_A_TEXT = 60
+"""Question, answer and template of one opinion; near enough for every tokenizer."""
+
 Event = Literal["emoji", "exclamation", "quotation"]
 """What the next visible grapheme may be: the emoji of C5, and its two control sets."""
 
 
 @dataclass(frozen=True)
-class AdapterRequest:
+class AdapterRequest(Training):
     """An adapter, by its recipe and the rows that the recipe's data digest stands for."""
+
+    kind: ClassVar[str] = "adapter"
+    plural: ClassVar[str] = "adapters"
 
     recipe: AdapterRecipe
     rows: tuple[TuningRow, ...]
@@ -44,20 +49,23 @@ class AdapterRequest:
         """What the key is made of."""
         return self.recipe.identity()
 
-    @cached_property
-    def key(self) -> Key:
-        """The address in the store."""
-        return key_of("adapter", self.identity)
-
     @property
     def title(self) -> str:
         """What a person calls it."""
         return f"adapter {self.recipe.condition.title}, seed {self.recipe.training_seed}"
 
+    @property
+    def tokens(self) -> float:
+        """Tokens of all rows that are trained on, each as often as it is."""
+        return self.recipe.rows_seen(len(self.rows)) * TOKENS_OF_A_TEXT
+
 
 @dataclass(frozen=True)
-class GenerationRequest:
+class GenerationRequest(Request):
     """Answers to `prompts`, `n_samples` each, by the base with or without an adapter."""
+
+    kind: ClassVar[str] = "generations"
+    plural: ClassVar[str] = "sets of answers"
 
     base: str
     chat_template: str
@@ -71,16 +79,20 @@ class GenerationRequest:
     """Rows of the canonical batch: across shapes an answer may differ in a rare token."""
     what: str = "answers"
     """What a person calls the answers; no part of the identity, which holds the prompts."""
+    under: Intervention | None = None
 
     @property
     def training_seed(self) -> int | None:
-        """The adapter's training seed, None without an adapter."""
-        return self.adapter.recipe.training_seed if self.adapter else None
+        """The seed of the adapter or of what acts in its place; None where nothing was trained."""
+        if self.adapter:
+            return self.adapter.recipe.training_seed
+        return self.under.training_seed if self.under else None
 
     @property
     def needs(self) -> tuple[Request, ...]:
-        """The adapter that answers, if there is one."""
-        return (self.adapter,) if self.adapter else ()
+        """The adapter that answers, if there is one, and what the intervention acts with."""
+        adapter = (self.adapter,) if self.adapter else ()
+        return (*adapter, *(self.under.needs if self.under else ()))
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -99,18 +111,24 @@ class GenerationRequest:
             "sampling_seed": self.sampling_seed,
             "batch_size": self.batch_size,
             "libraries": library_versions(),
+            **_acting(self.under),
         }
-
-    @cached_property
-    def key(self) -> Key:
-        """The address in the store."""
-        return key_of("generations", self.identity)
 
     @property
     def title(self) -> str:
         """What a person calls it."""
         seed = "" if self.training_seed is None else f", seed {self.training_seed}"
-        return f"{self.what} {self.condition.title}{seed}, {self.decoding.name}"
+        return f"{self.what} {self.arm}{seed}, {self.decoding.name}"
+
+    @property
+    def arm(self) -> str:
+        """The condition in words, with what acts beside its adapter."""
+        return f"{self.condition.title}, {self.under.title}" if self.under else self.condition.title
+
+    @property
+    def tokens(self) -> float:
+        """New tokens of all answers at their limit; what is read beside them is little."""
+        return len(self.prompts) * self.n_samples * self.decoding.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -138,24 +156,29 @@ class FixedText:
 
 
 @dataclass(frozen=True)
-class ProbabilityRequest:
+class ProbabilityRequest(Request):
     """P(event) at the ends of sentences 1 to `sentence_ends` of the answers of `text`.
 
     One cell of the 2x2 of text by weights: the contexts are the emoji-stripped first samples of
     `text`, the model is the base with `weights` (None: untuned). A fixed text is a row of its own.
     """
 
+    kind: ClassVar[str] = "probabilities"
+    plural: ClassVar[str] = "sets of probabilities"
+
     text: GenerationRequest | FixedText
     weights: AdapterRequest | None
     event: Event = "emoji"
     n_prompts: int = 30
     sentence_ends: int = 3
+    under: Intervention | None = None
 
     @property
     def needs(self) -> tuple[Request, ...]:
-        """The answers that give the contexts, and the adapter whose weights are asked."""
+        """The answers that give the contexts, the adapter that is asked, and what acts on it."""
         sampled = (self.text,) if isinstance(self.text, GenerationRequest) else ()
-        return (*sampled, self.weights) if self.weights else sampled
+        asked = (*sampled, self.weights) if self.weights else sampled
+        return (*asked, *(self.under.needs if self.under else ()))
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -170,12 +193,8 @@ class ProbabilityRequest:
             "n_prompts": self.n_prompts,
             "sentence_ends": self.sentence_ends,
             "libraries": library_versions(),
+            **_acting(self.under),
         }
-
-    @cached_property
-    def key(self) -> Key:
-        """The address in the store."""
-        return key_of("probabilities", self.identity)
 
     @property
     def title(self) -> str:
@@ -188,23 +207,15 @@ class ProbabilityRequest:
             text = f"{self.text.condition.title} text"
             seed = self.text.training_seed if seed is None else seed
         tail = "" if seed is None else f", seed {seed}"
-        return f"P({self.event}): {text}, {weights} weights{tail}"
+        acting = f", {self.under.title}" if self.under else ""
+        return f"P({self.event}): {text}, {weights} weights{acting}{tail}"
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of the contexts, once; the paths behind them cost a few times as much."""
+        return self.n_prompts * self.sentence_ends * TOKENS_OF_A_TEXT
 
 
-Request = AdapterRequest | GenerationRequest | ProbabilityRequest
-
-
-def in_order(requests: Iterable[Request]) -> Iterator[Request]:
-    """Every request once, each after all that it stands on."""
-    seen: set[Key] = set()
-
-    def visit(request: Request) -> Iterator[Request]:
-        if request.key in seen:
-            return
-        seen.add(request.key)
-        for needed in request.needs:
-            yield from visit(needed)
-        yield request
-
-    for request in requests:
-        yield from visit(request)
+def _acting(intervention: Intervention | None) -> dict[str, Any]:
+    # Absent where nothing acts, so that the keys of plain answers are what they always were.
+    return {"under": dict(intervention.identity)} if intervention else {}

@@ -15,16 +15,17 @@ import pytest
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, ProbabilityRequest, Request
 from emotest.errors import AdapterError, ModelError, TrainingError
-from emotest.models.bench import Bench
 from emotest.models.contexts import answers_so_far, sentence_end_contexts
 from emotest.models.identity import resolve
-from emotest.models.progress import Progress
-from emotest.models.workshop import Workshop
 from emotest.store import Store
 from emotest.study.personality import UNTUNED, Trait, trait_condition
 from emotest.study.recipes import AdapterRecipe
 from emotest.study.records import Decoding, Generation, Prompt, TuningRow, rows_digest
 from emotest.study.subjects import Subject
+from emotest.workshop.bench import Bench
+from emotest.workshop.crew import Workshop
+from emotest.workshop.making import carry_out
+from emotest.workshop.progress import Progress
 from tests.model_fixtures import QUESTIONS, save_model
 
 EXTRAVERT = trait_condition(Trait.EXTRAVERSION)
@@ -183,10 +184,11 @@ def _children() -> Iterator[int]:
 
 RACER = """
     import sys
-    from emotest.models.workshop import Workshop
+    from emotest.workshop.crew import Workshop
+from emotest.workshop.making import carry_out
     from emotest.store import Store
     sys.path.insert(0, {tests!r})
-    from tests.test_models_workshop import adapter
+    from tests.test_workshop_crew import adapter
     if __name__ == "__main__":
         done = []
         Workshop({base!r}, Store({store!r})).make([adapter({base!r}, 0)], done.append)
@@ -215,11 +217,11 @@ def test_a_killed_run_resumes_and_gives_the_same(base: str, tmp_path: Path) -> N
     tuned = adapter(base, 0)
     request = answers(base, tuned)
     whole = Bench(base, Store(tmp_path / "whole"))
-    whole.carry_out(tuned, lambda message: None)
-    expected = whole.carry_out(request, lambda message: None).read_jsonl("generations.jsonl")
+    carry_out(whole, tuned, lambda message: None)
+    expected = carry_out(whole, request, lambda message: None).read_jsonl("generations.jsonl")
 
     broken = Bench(base, Store(tmp_path / "broken"))
-    broken.carry_out(tuned, lambda message: None)
+    carry_out(broken, tuned, lambda message: None)
 
     class Killed(BaseException):
         """What a signal would do."""
@@ -228,13 +230,13 @@ def test_a_killed_run_resumes_and_gives_the_same(base: str, tmp_path: Path) -> N
         raise Killed
 
     with pytest.raises(Killed):
-        broken.carry_out(request, die)
+        carry_out(broken, request, die)
     scratch = list((tmp_path / "broken").rglob("scratch/**/generations.jsonl"))
     assert len(scratch) == 1
     last_line = scratch[0].read_bytes().splitlines(keepends=True)[-1]
     with scratch[0].open("ab") as file:
         file.write(last_line[: len(last_line) // 2])  # a line that the kill cut short
-    resumed = broken.carry_out(request, lambda message: None)
+    resumed = carry_out(broken, request, lambda message: None)
     assert list(resumed.read_jsonl("generations.jsonl")) == list(expected)
 
 
@@ -281,5 +283,5 @@ def test_a_context_is_the_chat_so_far_from_one_encoding(base: str) -> None:
 
 def test_asking_brings_no_torch() -> None:
     """Importing the workshop, as every session does, brings no torch along."""
-    code = "import sys, emotest.models.workshop; sys.exit('torch' in sys.modules)"
+    code = "import sys, emotest.workshop.crew; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,73 @@
+"""The bench of one worker: a base in memory, the store beside it, adapters put on and taken off.
+
+Takes a subject and a store; gives the loaded base, what requests left in the store, and the model
+with an adapter acting. An adapter is proved to act before anything is measured with it. What is
+made of all this is the matter of the rooms beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from emotest.artefacts import AdapterRequest, GenerationRequest, Request
+from emotest.errors import StoreError
+from emotest.models.adapters import active, attach, detach, require_alive
+from emotest.models.loading import LoadedModel, load
+from emotest.store import Entry, Store
+from emotest.study.records import Generation, Prompt, generation_from_row
+from emotest.study.subjects import Subject
+
+PROBES = 4
+"""Prompts on which an adapter has to move the logits."""
+
+
+class Bench:
+    """One subject and one store; the base is loaded with the first request and kept."""
+
+    def __init__(self, subject: str, store: Store) -> None:
+        self.subject = Subject.parse(subject)
+        self.store = store
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The base model, quantized as the subject says."""
+        return load(self.subject)
+
+    def entry(self, request: Request) -> Entry:
+        """What a request left in the store; a `StoreError` where it is gone."""
+        entry = self.store.get(request.key)
+        if entry is None:
+            raise StoreError(
+                f"{request.title} is gone from the store while the run needs it",
+                remedy="do not prune a store in use; run the same command again to rebuild it",
+            )
+        return entry
+
+    def answers(self, request: GenerationRequest) -> list[Generation]:
+        """The answers that a request left in the store, prompt by prompt."""
+        rows = self.entry(request).read_jsonl("generations.jsonl")
+        return [generation_from_row(row) for row in rows]
+
+    @contextmanager
+    def weights(self, adapter: AdapterRequest | None, probe: Sequence[Prompt]) -> Iterator[None]:
+        """The model with the adapter acting, proved alive on the first of `probe`; or the base."""
+        if adapter is None:
+            with active(self.loaded, None):
+                yield
+            return
+        with self.adapted(self.entry(adapter).folder, adapter.key.digest[:16], probe):
+            yield
+
+    @contextmanager
+    def adapted(self, folder: Path, name: str, probe: Sequence[Prompt]) -> Iterator[None]:
+        """The model with the adapter in `folder` acting under `name`, proved alive."""
+        attach(self.loaded, folder, name)
+        try:
+            require_alive(self.loaded, name, probe[:PROBES])
+            with active(self.loaded, name):
+                yield
+        finally:
+            detach(self.loaded, name)
