@@ -185,7 +185,6 @@ def _children() -> Iterator[int]:
 RACER = """
     import sys
     from emotest.workshop.crew import Workshop
-from emotest.workshop.making import carry_out
     from emotest.store import Store
     sys.path.insert(0, {tests!r})
     from tests.test_workshop_crew import adapter
