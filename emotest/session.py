@@ -173,16 +173,17 @@ class Session:
     ) -> tuple[tuple[Generation, ...], ...]:
         """The answers of an arm: one tuple per adapter (one in all for the untuned model)."""
         return tuple(
-            self._generations(request) for request in self.study.generations(condition, decoding)
+            self.generations(request) for request in self.study.generations(condition, decoding)
         )
 
     def word_lists(self, condition: Condition, trait: Trait) -> tuple[tuple[Generation, ...], ...]:
         """What an arm names for a trait: one tuple of answers per adapter, request by request."""
         return tuple(
-            self._generations(request) for request in self.study.word_lists(condition, trait)
+            self.generations(request) for request in self.study.word_lists(condition, trait)
         )
 
-    def _generations(self, request: GenerationRequest) -> tuple[Generation, ...]:
+    def generations(self, request: GenerationRequest) -> tuple[Generation, ...]:
+        """The answers of one request, prompt by prompt."""
         rows = self.entry(request).read_jsonl("generations.jsonl")
         return tuple(generation_from_row(row) for row in rows)
 
