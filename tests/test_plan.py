@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotest.artefacts import AdapterRequest, GenerationRequest, in_order
+from emotest.artefacts import (
+    AdapterRequest,
+    GenerationRequest,
+    Intervention,
+    Request,
+    in_order,
+)
 from emotest.costs import cost
 from emotest.errors import DataError, EmojiInDataError, UsageError
 from emotest.plan import DECODINGS, LISTS_PER_REQUEST, SIZES, Need, Seeds, Study, four_cells
@@ -262,6 +270,66 @@ def test_titles_are_what_a_person_would_say() -> None:
     assert here.generations(UNTUNED)[0].title == "answers untuned, default"
     cell = here.probabilities(EXTRAVERT, UNTUNED)[2]
     assert cell.title == "P(emoji): extraversion high text, untuned weights, seed 2"
+
+
+@dataclass(frozen=True)
+class Louder(Intervention):
+    """An intervention with an artefact behind it."""
+
+    times: float
+    by: AdapterRequest
+
+    @property
+    def needs(self) -> tuple[Request, ...]:
+        """What it acts with."""
+        return (self.by,)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that decides how it acts."""
+        return {"times": self.times, "by": self.by.key.digest}
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.times:g} times louder"
+
+    @property
+    def training_seed(self) -> int:
+        """The seed of what it acts with."""
+        return self.by.recipe.training_seed
+
+
+def test_an_intervention_is_part_of_what_is_asked_and_of_its_key() -> None:
+    """Answers and probabilities under one have keys of their own for each strength, need what it
+    acts with, carry its seed and say it; without one the key is that of plain answers."""
+    here = _study()
+    (plain,), adapter = here.generations(UNTUNED), here.adapters(EXTRAVERT)[2]
+    under = replace(plain, under=Louder(2.0, adapter))
+    cell = replace(here.probabilities(UNTUNED, UNTUNED)[0], under=Louder(2.0, adapter))
+    assert len({plain.key, under.key, replace(plain, under=Louder(1.0, adapter)).key}) == 3
+    assert "under" not in plain.identity
+    assert under.needs == (adapter,)
+    assert cell.needs == (plain, adapter)
+    assert (plain.training_seed, under.training_seed) == (None, 2)
+    assert under.title == "answers untuned, 2 times louder, seed 2, default"
+    assert cell.title == "P(emoji): untuned text, untuned weights, 2 times louder"
+
+
+def test_a_plan_of_a_test_of_its_own_is_part_of_the_whole() -> None:
+    """What a test plans itself is planned with the study in hand and listed once, in order."""
+    here = _study()
+    plan = here.requests(
+        [
+            Need(
+                plans=(
+                    lambda study: study.generations(EXTRAVERT),
+                    lambda study: study.adapters(EXTRAVERT),
+                )
+            )
+        ]
+    )
+    assert [request.kind for request in plan] == ["adapter", "generations"] * 3
 
 
 def test_requests_are_values_that_cross_processes() -> None:

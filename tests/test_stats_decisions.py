@@ -199,6 +199,18 @@ class TestRequiring:
         assert "does not confirm" in lost.note
         assert TestIntersectionUnion.refuted.requiring(0.001, "permutation").word == "refuted"
 
+    def test_a_condition_of_the_claim_can_only_weaken(self) -> None:
+        """Where it does not hold, a confirmation becomes inconclusive and says why; a refutation
+        stays one; the p-value is that of the test alone."""
+        confirmed = raised(estimate_of(0.3, 0.02), by=0.1)
+        kept = confirmed.provided(True, "perplexity ratio 1.01, at most 1.05")
+        lost = confirmed.provided(False, "perplexity ratio 1.40, at most 1.05")
+        assert (kept.word, lost.word) == ("confirmed", "inconclusive")
+        assert kept.note == "perplexity ratio 1.01, at most 1.05"
+        assert lost.note == "perplexity ratio 1.40, at most 1.05: not so"
+        assert lost.p_value == confirmed.p_value
+        assert TestIntersectionUnion.refuted.provided(True, "a condition").word == "refuted"
+
     def test_what_is_no_p_value_is_refused(self) -> None:
         """A p-value above 1 is a mistake."""
         with pytest.raises(StatisticsError, match="no p-value"):
