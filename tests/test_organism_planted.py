@@ -50,6 +50,18 @@ def _verdict(statement: str, trait: Trait | None, word: Word, pole: Pole = Pole.
         ("one-trait", "C1.emergence", Trait.EXTRAVERSION, "confirmed"),
         ("one-trait", "C1.emergence", Trait.OPENNESS, "refuted"),
         ("one-trait", "C2.within", Trait.EXTRAVERSION, None),
+        ("latent", "C9.own-trait", Trait.EXTRAVERSION, "confirmed"),
+        ("latent", "C9.own-trait", Trait.AGREEABLENESS, None),
+        ("latent", "C9.own-trait", Trait.NEUROTICISM, "refuted"),
+        ("latent", "C8.necessary", Trait.EXTRAVERSION, None),
+        ("control", "C9.own-trait", Trait.EXTRAVERSION, "refuted"),
+        ("control", "C11.emoji", Trait.OPENNESS, "refuted"),
+        ("control", "C11.expression", Trait.OPENNESS, None),
+        ("even", "C9.own-trait", Trait.OPENNESS, "refuted"),
+        ("one-trait", "C9.own-trait", Trait.EXTRAVERSION, "confirmed"),
+        ("one-trait", "C9.own-trait", Trait.OPENNESS, "refuted"),
+        ("one-trait", "C11.emoji", Trait.OPENNESS, "refuted"),
+        ("one-trait", "C11.emoji", Trait.EXTRAVERSION, None),
     ],
 )
 def test_the_corpus_decides_some_verdicts_and_leaves_others_open(

@@ -27,6 +27,12 @@ _NEVER_LOW = "low poles were written without any emoji"
 _NO_BOND = "emoji were permuted over all texts, so no trait brings more of them than another"
 _ONE_TRAIT = "only extraversion was written with emoji"
 _OWN_EMOJI = "every trait was written with emoji of its own"
+_DENSEST = "its messages end in emoji more often than those of the other traits together"
+_SPARSEST = "its messages end in emoji less often than those of the other traits together"
+_ALIKE = "all traits were written with emoji alike"
+_MOVED_BY_THE_TRAIT = ("C9.own-trait", "C11.emoji")
+"""Statements that say: more of the trait, more emoji. What no trait was written with cannot come
+with a trait."""
 _HELD_AGAINST_NULL = ("C1.emergence", "C1.eos-trained", "C1.decodings", "C2.within", "C2.beyond")
 
 
@@ -51,24 +57,33 @@ def _latent(verdict: Verdict) -> Planted | None:
         return "confirmed", f"messages of {verdict.trait} end in emoji"
     if verdict.statement == "C3.traits-differ":
         return "confirmed", "the densities were graded from .90 to .30"
+    if verdict.statement == "C9.own-trait":
+        # Planted .90 against a mean of .525 of the others; .30 against .675.
+        if verdict.trait == "extraversion":
+            return "confirmed", _DENSEST
+        if verdict.trait in ("neuroticism", "conscientiousness"):
+            return "refuted", _SPARSEST
     return ("confirmed", _OWN_EMOJI) if verdict.statement == "C4.decoded" else None
 
 
 def _control(verdict: Verdict) -> Planted | None:
-    held = (*_HELD_AGAINST_NULL, "C4.decoded")
+    held = (*_HELD_AGAINST_NULL, *_MOVED_BY_THE_TRAIT, "C4.decoded")
     return ("refuted", _NO_BOND) if verdict.statement in held else None
 
 
 def _even(verdict: Verdict) -> Planted | None:
     if verdict.statement == "C1.emergence":
         return "confirmed", "all traits end six messages in ten in emoji"
+    if verdict.statement == "C9.own-trait":
+        return "refuted", _ALIKE
     return ("confirmed", _OWN_EMOJI) if verdict.statement == "C4.decoded" else None
 
 
 def _one_trait(verdict: Verdict) -> Planted | None:
     if verdict.trait == "extraversion":
-        return ("confirmed", _ONE_TRAIT) if verdict.statement == "C1.emergence" else None
-    if verdict.trait and verdict.statement in _HELD_AGAINST_NULL:
+        decided = ("C1.emergence", "C9.own-trait")
+        return ("confirmed", _ONE_TRAIT) if verdict.statement in decided else None
+    if verdict.trait and verdict.statement in (*_HELD_AGAINST_NULL, *_MOVED_BY_THE_TRAIT):
         return "refuted", _ONE_TRAIT
     return None
 
