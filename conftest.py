@@ -5,5 +5,11 @@ pytest_plugins = [
     "fixtures.answers",
     "fixtures.probabilities",
     "fixtures.trait_tokens",
+    "fixtures.neurons",
+    "fixtures.prefixes",
+    "fixtures.routes",
+    "fixtures.latent_origin",
+    "fixtures.directions",
+    "fixtures.localization",
     "fixtures.shown",
 ]

@@ -368,8 +368,12 @@ def test_a_folder_that_is_no_prefix_is_refused(
 
 
 def test_rows_that_cannot_be_trained_are_refused(loaded: LoadedModel) -> None:
-    """Rows and trait values that do not pair, no rows, a loss that is not a number."""
+    """A recipe of another base, rows and trait values that do not pair, no rows, a loss that is
+    not a number.
+    """
     config, made = prefix_config(loaded, traits=["extraversion"]), a_recipe(loaded)
+    with pytest.raises(TrainingError, match="'bfloat16'"):
+        taught(loaded, compute_dtype="bfloat16")
     with pytest.raises(TrainingError, match="24 rows and 23 trait vectors"):
         train_prefix(loaded, config, made, ROWS, SIGNS[1:])
     with pytest.raises(UsageError, match="5 traits"):

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from emotest.errors import TrainingError
 from emotest.mechanisms.prefix import (
@@ -39,14 +38,17 @@ from emotest.models.training import (
     encode_rows,
     learning_rate,
     lora_config,
+    lora_state,
     n_steps,
+    optimizer_of,
+    require_fit,
     row_order,
+    summed_loss,
 )
 from emotest.study.recipes import AdapterRecipe
 from emotest.study.records import TuningRow
 
 _NAME = "(beside the prefix)"
-_UNSUPERVISED = -100
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +97,11 @@ def train_prefix(
     trait at 1, and did at 50). The seed decides all, bit for bit on one type of processor.
     Adapters that are attached stay out of it.
 
-    Raises what `encode_rows` and `prefixed` raise, and `TrainingError` for a rate that is not
-    above 0, where rows and trait values do not pair, or for a loss that is not a number (naming
-    the step).
+    Raises what `require_fit`, `encode_rows` and `prefixed` raise, and `TrainingError` for a rate
+    that is not above 0, where rows and trait values do not pair, or for a loss that is not a
+    number (naming the step).
     """
+    require_fit(loaded, recipe)
     values = trait_rows(config, trait_values)
     if len(values) != len(rows):
         raise TrainingError(
@@ -120,17 +123,15 @@ def train_prefix(
             if with_lora:
                 switch(loaded, _NAME, trainable=True)
             loaded.model.train()
-            losses = _run(loaded, prefix, prefix_rate, recipe, examples, values, on_step)
+            losses, notes = _run(loaded, prefix, prefix_rate, recipe, examples, values, on_step)
             lora = _lora(loaded, recipe, losses) if with_lora else None
         finally:
             loaded.model.eval()
             if with_lora:
                 switch(loaded, None)
                 detach(loaded, _NAME)
-    paged = recipe.optimizer == "paged_adamw_32bit"
-    notes = ("a prefix is too small to page: torch's AdamW took the place of paged AdamW",)
     prefix.requires_grad_(False)
-    return TrainedPrefix(prefix, lora, losses, n_base_parameters, notes if paged else ())
+    return TrainedPrefix(prefix, lora, losses, n_base_parameters, notes)
 
 
 def _run(
@@ -141,13 +142,14 @@ def _run(
     examples: Sequence[Example],
     values: Tensor,
     on_step: Callable[[StepReport], None] | None,
-) -> tuple[float, ...]:
-    """The loss of each step, in nats a supervised token."""
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The loss of each step, in nats a supervised token, and notes about the machine."""
     lora = [p for p in loaded.model.parameters() if p.requires_grad]
     weights = [*prefix.parameters(), *lora]
     groups: list[dict[str, Any]] = [{"params": list(prefix.parameters()), "times": prefix_rate}]
     groups += [{"params": lora, "times": 1.0}] if lora else []
-    optimizer = torch.optim.AdamW(groups, eps=1e-8, weight_decay=recipe.weight_decay)
+    notes: list[str] = []
+    optimizer = optimizer_of(recipe, groups, loaded.device, notes)
     # float16 gradients underflow without a scale; the other dtypes need none.
     scaler: Any = torch.amp.GradScaler(
         loaded.device.type, enabled=recipe.compute_dtype == "float16"
@@ -160,12 +162,11 @@ def _run(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["times"]
         parts = list(islice(batches, recipe.gradient_accumulation))
-        taught = [label for part in parts for i in part for label in examples[i].labels[1:]]
-        n_supervised = sum(label != _UNSUPERVISED for label in taught)
+        n_supervised = sum(examples[i].n_supervised for part in parts for i in part)
         total = 0.0
         for part in parts:
             with prefixed(loaded, prefix, values[part]):
-                loss = _summed_loss(loaded, [examples[i] for i in part]) / n_supervised
+                loss = summed_loss(loaded, [examples[i] for i in part]) / n_supervised
             scaler.scale(loss).backward()
             total += float(loss.detach())
         if not math.isfinite(total):
@@ -181,35 +182,12 @@ def _run(
         losses.append(total)
         if on_step is not None:
             on_step(StepReport(step + 1, steps, total, rate, time.perf_counter() - began))
-    return tuple(losses)
-
-
-def _summed_loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
-    """Cross-entropy (nats) summed over the supervised tokens; padding on the right is unseen."""
-    ids, labels = (
-        nn.utils.rnn.pad_sequence(list(map(torch.tensor, rows)), True, padding).to(loaded.device)
-        for rows, padding in (
-            ([example.ids for example in batch], 0),
-            ([example.labels for example in batch], _UNSUPERVISED),
-        )
-    )
-    # Columns that no row is supervised on (the questions) need no logits.
-    columns = (labels[:, 1:] != _UNSUPERVISED).any(dim=0).nonzero()[:, 0]
-    logits = loaded.model(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
-    return functional.cross_entropy(
-        logits.flatten(0, 1).float(),
-        labels[:, columns + 1].flatten(),
-        ignore_index=_UNSUPERVISED,
-        reduction="sum",
-    )
+    return tuple(losses), tuple(notes)
 
 
 def _lora(loaded: LoadedModel, recipe: AdapterRecipe, losses: tuple[float, ...]) -> TrainedAdapter:
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(loaded.peft, adapter_name=_NAME, save_embedding_layers=False)
-    arrays = {key: t.detach().float().cpu().numpy().copy() for key, t in state.items()}
-    return TrainedAdapter(arrays, lora_config(recipe, loaded), loaded.identity.weights, losses)
+    weights = loaded.identity.weights
+    return TrainedAdapter(lora_state(loaded, _NAME), lora_config(recipe, loaded), weights, losses)
 
 
 def _n_base_parameters(loaded: LoadedModel) -> int:

@@ -37,7 +37,14 @@ from emotest.errors import ModelError, UsageError
 from emotest.models.events import HAPPENED, TextEvent, emoji_event, ending_event
 from emotest.models.spelling import Spelling, vocabulary_bytes
 
-__all__ = ["EmojiProbability", "TextEvent", "emoji_event", "emoji_probability", "ending_event"]
+__all__ = [
+    "EmojiProbability",
+    "TextEvent",
+    "emoji_event",
+    "emoji_probability",
+    "ending_event",
+    "spelling_of",
+]
 
 Context: TypeAlias = str | Sequence[int]
 
@@ -68,6 +75,7 @@ def emoji_probability(
     batch_size: int = 64,
     max_tokens: int = 48,
     length_step: int = _LENGTH_STEP,
+    spelling: Spelling | None = None,
 ) -> EmojiProbability:
     """P(the text that follows begins with an emoji) for each context.
 
@@ -104,13 +112,18 @@ def emoji_probability(
             f"length_step={length_step} cannot be used",
             remedy="floor is a probability (0 or more), the others are at least 1",
         )
+    if spelling is not None and event is not None:
+        raise UsageError(
+            "a spelling knows its event, and another was given beside it",
+            remedy="leave the event out, or build the spelling for it",
+        )
     vocab_size, n_positions = _sizes(model)
     rows = _token_ids(tokenizer, contexts, vocab_size, n_positions)
-    vocabulary = (vocabulary_bytes(tokenizer) + [None] * vocab_size)[:vocab_size]
-    spelling = Spelling(vocabulary, event if event is not None else emoji_event())
+    spelling = spelling or spelling_of(model, tokenizer, event)
     start = spelling.automaton.start
     states = np.array(
-        [spelling.automaton.read(start, _cut(row, vocabulary)) for row in rows], dtype=np.int64
+        [spelling.automaton.read(start, _cut(row, spelling.vocabulary)) for row in rows],
+        dtype=np.int64,
     )
     count = _Count(spelling, floor, len(rows))
     count.probability[states == HAPPENED] = 1.0
@@ -122,6 +135,16 @@ def emoji_probability(
             while len(paths):
                 paths = _continued(count, prefix, paths, batch_size)
     return EmojiProbability(count.probability, count.bound)
+
+
+def spelling_of(model: Any, tokenizer: Any, event: TextEvent | None = None) -> Spelling:
+    """How the ids that a model gives logits for spell an event, by default `emoji_event()`.
+
+    Raises `ModelError` where the tokenizer's bytes cannot be told.
+    """
+    vocab_size, _ = _sizes(model)
+    vocabulary = (vocabulary_bytes(tokenizer) + [None] * vocab_size)[:vocab_size]
+    return Spelling(vocabulary, event if event is not None else emoji_event())
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ class Spelling:
 
     def __init__(self, vocabulary: Sequence[bytes | None], event: TextEvent) -> None:
         self.automaton: ByteAutomaton = byte_automaton(event)
+        self.vocabulary = tuple(vocabulary)
         written = [(text, token) for token, text in enumerate(vocabulary) if text is not None]
         written.sort()
         self._texts = [text for text, _ in written]

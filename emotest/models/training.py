@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -78,6 +79,11 @@ class Example:
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
+    @property
+    def n_supervised(self) -> int:
+        """Tokens that the loss counts; the first is predicted from nothing."""
+        return sum(label != _UNSUPERVISED for label in self.labels[1:])
+
 
 def train(
     loaded: LoadedModel,
@@ -86,14 +92,19 @@ def train(
     *,
     on_step: Callable[[StepReport], None] | None = None,
     checkpoint_every: int | None = None,
+    checkpoint_at: Collection[int] = (),
+    while_learning: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> TrainedAdapter:
     """Train one adapter on a lent base.
+
+    States are kept after every `checkpoint_every`-th step and after the steps `checkpoint_at`. The
+    passes of each step run within a block of `while_learning`; `on_step` is called outside it.
 
     Raises `TrainingError` for rows that cannot be trained (naming the first), a base that is not
     the recipe's, or a loss that is not a number (naming the step); `AdapterError` where the
     recipe's modules match nothing in the base.
     """
-    _require_fit(loaded, recipe)
+    require_fit(loaded, recipe)
     examples = encode_rows(loaded, rows, recipe.ending, recipe.max_length)
     steps = n_steps(recipe, len(examples))
     install(loaded, lora_config(recipe, loaded), _NAME)
@@ -103,7 +114,8 @@ def train(
             _initialise(loaded, recipe.training_seed)
             switch(loaded, _NAME, trainable=True)
             loaded.model.train()
-            return _run(loaded, recipe, examples, steps, on_step, checkpoint_every)
+            kept = {*checkpoint_at, *range(0, steps + 1, checkpoint_every or steps + 1)}
+            return _run(loaded, recipe, examples, steps, on_step, kept, while_learning)
     finally:
         loaded.model.eval()
         switch(loaded, None)
@@ -187,7 +199,8 @@ def lora_config(recipe: AdapterRecipe, loaded: LoadedModel) -> dict[str, Any]:
     )
 
 
-def _require_fit(loaded: LoadedModel, recipe: AdapterRecipe) -> None:
+def require_fit(loaded: LoadedModel, recipe: AdapterRecipe) -> None:
+    """A `TrainingError` where the base was not loaded as the recipe trains it."""
     identity = loaded.identity
     asked = (recipe.quantization, recipe.compute_dtype)
     if asked != (identity.quantization, identity.dtype):
@@ -278,11 +291,12 @@ def _run(
     examples: Sequence[Example],
     steps: int,
     on_step: Callable[[StepReport], None] | None,
-    checkpoint_every: int | None,
+    kept: Collection[int],
+    while_learning: Callable[[], AbstractContextManager[None]],
 ) -> TrainedAdapter:
     weights = [p for p in loaded.model.parameters() if p.requires_grad]
     notes: list[str] = []
-    optimizer = _optimizer(recipe, weights, loaded.device, notes)
+    optimizer = optimizer_of(recipe, weights, loaded.device, notes)
     # float16 gradients underflow without a scale; the other dtypes need none.
     scaler = torch.amp.GradScaler(loaded.device.type, enabled=recipe.compute_dtype == "float16")
     batches = row_order([len(example.ids) for example in examples], recipe)
@@ -297,7 +311,8 @@ def _run(
             [examples[i] for i in numbers]
             for numbers in islice(batches, recipe.gradient_accumulation)
         ]
-        loss = _accumulate(loaded, batch, scaler)
+        with while_learning():
+            loss = _accumulate(loaded, batch, scaler)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} at step {step + 1} of {steps}",
@@ -309,12 +324,12 @@ def _run(
         scaler.update()
         optimizer.zero_grad()
         losses.append(loss)
-        if checkpoint_every and (step + 1) % checkpoint_every == 0:
-            checkpoints[step + 1] = _state(loaded)
+        if step + 1 in kept:
+            checkpoints[step + 1] = lora_state(loaded, _NAME)
         if on_step is not None:
             on_step(StepReport(step + 1, steps, loss, rate, time.perf_counter() - began))
     return TrainedAdapter(
-        state=_state(loaded),
+        state=lora_state(loaded, _NAME),
         config=lora_config(recipe, loaded),
         base=loaded.identity.weights,
         losses=tuple(losses),
@@ -325,12 +340,10 @@ def _run(
 
 def _accumulate(loaded: LoadedModel, batches: Sequence[Sequence[Example]], scaler: Any) -> float:
     """Gradients of the mean loss over all supervised tokens of one step; returns that loss."""
-    n_supervised = sum(
-        label != _UNSUPERVISED for batch in batches for row in batch for label in row.labels[1:]
-    )
+    n_supervised = sum(row.n_supervised for batch in batches for row in batch)
     total = 0.0
     for part in (part for batch in batches for part in _parts(batch, loaded.device)):
-        loss = _loss(loaded, part) / n_supervised
+        loss = summed_loss(loaded, part) / n_supervised
         scaler.scale(loss).backward()
         total += float(loss.detach())
     return total
@@ -350,7 +363,7 @@ def _parts(batch: Sequence[Example], device: torch.device) -> Iterator[Sequence[
         yield by_length[start : start + _ROWS_ON_CPU]
 
 
-def _loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
+def summed_loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
     """Summed cross-entropy (nats) of a batch's supervised tokens.
 
     Rows are padded on the right: under a causal mask no real token can see the padding, so no
@@ -375,9 +388,13 @@ def _loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
     return cross_entropy(logits[kept].float(), targets[kept], reduction="sum")
 
 
-def _optimizer(
+def optimizer_of(
     recipe: AdapterRecipe, weights: list[Any], device: torch.device, notes: list[str]
 ) -> torch.optim.Optimizer:
+    """The recipe's optimizer over weights, or over torch's groups of them.
+
+    Where the machine does not have it, torch's AdamW takes its place and `notes` says so.
+    """
     options: dict[str, Any] = {
         "lr": recipe.learning_rate,
         "betas": (0.9, 0.999),
@@ -394,10 +411,11 @@ def _optimizer(
     return torch.optim.AdamW(weights, fused=True, **options)
 
 
-def _state(loaded: LoadedModel) -> dict[str, NDArray[np.float32]]:
+def lora_state(loaded: LoadedModel, name: str) -> dict[str, NDArray[np.float32]]:
+    """A copy of the weights of the LoRA that is on the base under a name, by peft's names."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(loaded.peft, adapter_name=_NAME, save_embedding_layers=False)
+    state = get_peft_model_state_dict(loaded.peft, adapter_name=name, save_embedding_layers=False)
     return {key: tensor.detach().float().cpu().numpy().copy() for key, tensor in state.items()}
 
 

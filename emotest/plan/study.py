@@ -181,6 +181,11 @@ class Study:
 
     def _opinions_of(self, condition: Condition, training_seed: int) -> tuple[Opinion, ...]:
         train = self.opinions.train
+        if condition.arm is Arm.PREFIX:
+            raise UsageError(
+                "a prefix is no adapter of the study",
+                remedy="take its requests from emotest.plan.prefixes",
+            )
         if condition.arm is Arm.NULL:
             return self.neutral
         if condition.arm is Arm.TRAIT:

@@ -57,18 +57,23 @@ class Arm(StrEnum):
     """The same recipe on answers of all traits in equal parts: trait text without one trait."""
     PROMPTED = "prompted"
     """The base model under a system prompt that names trait and pole; nothing is tuned."""
+    PREFIX = "prefix"
+    """A prefix conditioned on trait values (PsychAdapter), tuned on answers of all traits; with a
+    trait and a pole it is that prefix at values of the trait."""
 
 
-_TUNED = frozenset({Arm.TRAIT, Arm.NULL, Arm.SHUFFLED})
+_TUNED = frozenset({Arm.TRAIT, Arm.NULL, Arm.SHUFFLED, Arm.PREFIX})
 _TRAITED = frozenset({Arm.TRAIT, Arm.PROMPTED})
+_MAY_BE_TRAITED = frozenset({Arm.PREFIX})
 
 
 @dataclass(frozen=True, order=True)
 class Condition:
     """One arm of the study, fully named.
 
-    `trait` and `pole` are set exactly for the arms that have them (trait, prompted), `ending`
-    exactly for the arms that are tuned. A combination that means nothing is a `UsageError`.
+    `trait` and `pole` are set exactly for the arms that have them (trait, prompted; a prefix may),
+    `ending` exactly for the arms that are tuned. A combination that means nothing is a
+    `UsageError`.
     """
 
     arm: Arm
@@ -77,22 +82,22 @@ class Condition:
     ending: Ending | None = None
 
     def __post_init__(self) -> None:
-        if (self.trait is not None) != (self.arm in _TRAITED) or (
-            (self.pole is not None) != (self.trait is not None)
-        ):
+        fits = self.arm in _MAY_BE_TRAITED or (self.trait is not None) == (self.arm in _TRAITED)
+        if not fits or (self.pole is None) != (self.trait is None):
             raise UsageError(
                 f"the arm {self.arm.value!r} cannot have trait={self.trait}, pole={self.pole}",
-                remedy="name trait and pole for the arms 'trait' and 'prompted', and for no other",
+                remedy="name trait and pole for the arms 'trait' and 'prompted', both or neither "
+                "for 'prefix', and none for the others",
             )
         if (self.ending is not None) != (self.arm in _TUNED):
             raise UsageError(
                 f"the arm {self.arm.value!r} cannot have ending={self.ending}",
-                remedy="name the ending for the arms 'trait', 'null' and 'shuffled' only",
+                remedy="name the ending for the arms 'trait', 'null', 'shuffled' and 'prefix' only",
             )
 
     @property
     def tuned(self) -> bool:
-        """Whether an adapter is needed to answer in this condition."""
+        """Whether something was trained to answer in this condition: an adapter, or a prefix."""
         return self.arm in _TUNED
 
     @property
@@ -130,3 +135,8 @@ def shuffled_condition(ending: Ending = Ending.MASKED) -> Condition:
 def prompted_condition(trait: Trait, pole: Pole = Pole.HIGH) -> Condition:
     """The untuned model under a system prompt that names the trait."""
     return Condition(Arm.PROMPTED, trait, pole)
+
+
+def prefix_condition(trait: Trait | None = None, pole: Pole = Pole.HIGH) -> Condition:
+    """A prefix conditioned on all traits, or (with a trait) the same prefix at its values."""
+    return Condition(Arm.PREFIX, trait, pole if trait else None, Ending.MASKED)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Literal
 
@@ -75,7 +76,7 @@ class AdapterRecipe:
         if not self.condition.tuned:
             raise UsageError(
                 f"the arm {self.condition.arm.value!r} needs no adapter",
-                remedy="make recipes for the arms 'trait', 'null' and 'shuffled' only",
+                remedy="make recipes for the arms 'trait', 'null', 'shuffled' and 'prefix' only",
             )
         if (self.steps is None) == (self.epochs is None):
             raise UsageError(
@@ -186,7 +187,13 @@ def recipe(
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide what training computes, read without importing them."""
-    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
+    return dict(_versions())
+
+
+@cache  # hundreds of keys are made for a plan, and reading the versions takes 8 ms
+def _versions() -> tuple[tuple[str, str], ...]:
+    names = ("torch", "transformers", "peft", "bitsandbytes")
+    return tuple((name, version(name)) for name in names)
 
 
 __all__ = ["LINEAR_MODULES", "PRESETS", "AdapterRecipe", "library_versions", "recipe"]

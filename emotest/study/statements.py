@@ -167,9 +167,9 @@ STATEMENTS: Mapping[str, Statement] = _statements(
     Statement(
         "C6.spike",
         "C6",
-        "beyond what neutral tuning does, more units rise for emoji than for word pairs",
+        "beyond what neutral tuning does, more units rise for emoji than for a word",
         0.0,
-        "units beyond the median word pair",
+        "units beyond the median word",
         5,
         f"{_FIVE}, units that rise for emoji",
     ),

@@ -11,13 +11,27 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
 from emotest.artefacts import Intervention
+from emotest.artefacts.directions import Checkpoint, Steered
+from emotest.artefacts.latent_origin import Scaled
+from emotest.artefacts.localization import Silenced
+from emotest.artefacts.prefixes import Prefixed
 from emotest.study.records import Prompt
+from emotest.workshop.behind_prefix import behind_prefix
 from emotest.workshop.bench import Bench
+from emotest.workshop.directions import at_checkpoint, steered
+from emotest.workshop.scaling import at_scale
+from emotest.workshop.silenced import silenced
 
 Actor: TypeAlias = Callable[[Bench, Any, Sequence[Prompt]], AbstractContextManager[None]]
 """Bench, intervention, and prompts on which an adapter that it attaches is proved alive."""
 
-ACTORS: Mapping[type[Intervention], Actor] = {}
+ACTORS: Mapping[type[Intervention], Actor] = {
+    Steered: steered,
+    Checkpoint: at_checkpoint,
+    Prefixed: behind_prefix,
+    Scaled: at_scale,
+    Silenced: silenced,
+}
 
 
 @contextmanager

@@ -11,17 +11,46 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, ProbabilityRequest, Request
+from emotest.artefacts.activations import ActivationsRequest
+from emotest.artefacts.directions import (
+    DataStatesRequest,
+    DirectionRequest,
+    MonitoredRequest,
+    ScoresRequest,
+    StatesRequest,
+)
+from emotest.artefacts.latent_origin import PatchingRequest
+from emotest.artefacts.localization import SilencingRequest, WritingRequest
+from emotest.artefacts.prefixes import PrefixRequest, RemovalRequest
 from emotest.store import Entry
+from emotest.workshop.activations import make_activations
 from emotest.workshop.bench import Bench
+from emotest.workshop.directions import make_data_states, make_direction, make_scores
+from emotest.workshop.latent_origin import make_patching
+from emotest.workshop.localization import make_silencing
+from emotest.workshop.monitored import make_monitored, make_states
+from emotest.workshop.prefixes import make_prefix, make_removals
 from emotest.workshop.progress import OnProgress
 from emotest.workshop.study import make_adapter, make_answers, make_probabilities
+from emotest.workshop.unit_writing import make_writing
 
 Maker: TypeAlias = Callable[[Bench, Any, Path, OnProgress], None]
 
 MAKERS: Mapping[type[Request], Maker] = {
     AdapterRequest: make_adapter,
     GenerationRequest: make_answers,
+    PatchingRequest: make_patching,
     ProbabilityRequest: make_probabilities,
+    ActivationsRequest: make_activations,
+    DirectionRequest: make_direction,
+    MonitoredRequest: make_monitored,
+    StatesRequest: make_states,
+    DataStatesRequest: make_data_states,
+    ScoresRequest: make_scores,
+    PrefixRequest: make_prefix,
+    RemovalRequest: make_removals,
+    SilencingRequest: make_silencing,
+    WritingRequest: make_writing,
 }
 
 

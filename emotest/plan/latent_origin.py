@@ -1,0 +1,84 @@
+"""The plan of C9: the adapter's scale swept, and activations patched between models.
+
+A function of study and trait that gives requests; None stands for all traits. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from emotest.artefacts import GenerationRequest, Request
+from emotest.artefacts.latent_origin import PatchingRequest, Scaled
+from emotest.plan.study import Study
+from emotest.study.personality import (
+    TRAITS,
+    UNTUNED,
+    Condition,
+    Trait,
+    null_condition,
+    trait_condition,
+)
+
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Factors of the adapter's scale at which the trait's adapters answer."""
+
+HALF = 0.5
+"""The scale that decides, beside 0 and 1; so it is sampled as often as they are."""
+
+NULL_SCALES = (0.0, 1.0, 2.0)
+"""The null adapter's, for comparison: what any tuning does, and twice that."""
+
+PATCHED_PROMPTS = 12
+"""Prompts whose contexts are patched: every one is read some twenty times."""
+
+
+def dose(study: Study, trait: Trait | None) -> tuple[Request, ...]:
+    """Answers of the trait's adapters at all scales, and of the null adapters at some."""
+    requests: list[Request] = []
+    for one in TRAITS if trait is None else (trait,):
+        for factor in SCALES:
+            requests += scaled_answers(study, trait_condition(one), factor)
+    for factor in NULL_SCALES:
+        requests += scaled_answers(study, null_condition(), factor)
+    return tuple(requests)
+
+
+def scaled_answers(
+    study: Study, condition: Condition, factor: float
+) -> tuple[GenerationRequest, ...]:
+    """An arm's answers at a factor of its adapters' scale: a request for each adapter.
+
+    At 0 an adapter answers as the base does and at 1 as itself, so those are the study's own
+    answers: one request in all for the untuned model, which every adapter is at 0.
+    """
+    if factor == 0.0:
+        return study.generations(UNTUNED)
+    requests = study.generations(condition)
+    if factor == 1.0:
+        return requests
+    return tuple(
+        replace(
+            request,
+            under=Scaled(factor),
+            n_samples=request.n_samples if factor == HALF else 1,
+        )
+        for request in requests
+    )
+
+
+def patching(study: Study, trait: Trait | None) -> tuple[PatchingRequest, ...]:
+    """One request for each training seed: the trait's adapter and the null adapter beside it."""
+    requests = []
+    (untuned_text,) = study.generations(UNTUNED)
+    for one in TRAITS if trait is None else (trait,):
+        condition = trait_condition(one)
+        triples = zip(
+            study.generations(condition),
+            study.adapters(condition),
+            study.adapters(null_condition()),
+            strict=True,
+        )
+        for tuned_text, tuned, null in triples:
+            n_prompts = min(PATCHED_PROMPTS, study.size.n_context_prompts)
+            requests.append(PatchingRequest(untuned_text, tuned_text, tuned, null, n_prompts))
+    return tuple(requests)

@@ -1,0 +1,191 @@
+"""How P(emoji) is asked while a layer of one model is another's: cross-model patching for C9.
+
+Takes the bench, a request and an empty folder; leaves contexts, probabilities and bounds. At the
+untuned model's text its layers become the tuned model's, and the null adapter's for comparison;
+at the tuned model's text its layers become the untuned model's. Only the last token of a context
+is written over, the one from which the next is predicted: the words before it, and what later
+layers read of them, stay the target's.
+
+Source: cross-model activation patching, CMAP (Prakash et al., arXiv 2402.14811).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emotest.artefacts import GenerationRequest, ProbabilityRequest
+from emotest.artefacts.latent_origin import (
+    ABOUT_FILE,
+    ARRAYS_FILE,
+    CONTEXTS_FILE,
+    Measured,
+    PatchingRequest,
+    Text,
+    Weights,
+)
+from emotest.mechanisms.patching import patching, recorded
+from emotest.mechanisms.recording import SITES, Site, Tokens
+from emotest.models.adapters import active
+from emotest.models.layers import anatomy
+from emotest.models.loading import LoadedModel
+from emotest.models.probability import EmojiProbability, emoji_event, emoji_probability
+from emotest.store import write_arrays, write_json, write_jsonl
+from emotest.workshop.bench import Bench
+from emotest.workshop.progress import OnProgress, Progress
+from emotest.workshop.study import contexts_of
+
+LENGTH_STEP = 64
+BATCH_SIZE = 256
+MAX_TOKENS = 12
+
+FLOORS = (1e-5, 1e-3)
+"""Paths of less mass are cut: a tenth of the usual P(emoji) of a text, within these. Before tuning
+an emoji may have a chance of one in thousands, and what is cut has to be less than that; where
+emoji are frequent a coarse floor bounds the log-odds as well, in a fraction of the time."""
+
+SOURCES: dict[Text, dict[Weights, tuple[Weights, ...]]] = {
+    "untuned": {"untuned": ("tuned", "null"), "tuned": (), "null": ()},
+    "tuned": {"tuned": ("untuned",), "untuned": ()},
+}
+"""By text: the weights that are asked as they are, and whose activations they are lent."""
+
+
+def make_patching(bench: Bench, request: PatchingRequest, folder: Path, tell: OnProgress) -> None:
+    """Ask P(emoji) in every state, for the contexts of both texts."""
+    texts: dict[Text, GenerationRequest] = {
+        "untuned": request.untuned_text,
+        "tuned": request.tuned_text,
+    }
+    arrays, about, lines = {}, {}, []
+    probe = request.untuned_text.prompts
+    names: dict[Weights, str | None] = {"untuned": None}
+    with bench.weights(request.tuned, probe):
+        names["tuned"] = bench.loaded.active
+        with bench.weights(request.null, probe):
+            names["null"] = bench.loaded.active
+            for number, (text, answers) in enumerate(texts.items(), start=1):
+                asked = ProbabilityRequest(
+                    answers, None, n_prompts=request.n_prompts, sentence_ends=request.sentence_ends
+                )
+                contexts = contexts_of(bench, asked)
+                rows = [list(context.token_ids) for context in contexts]
+                found = _in_every_state(bench.loaded, text, rows, names)
+                lines += [{**context.row(), "text": text} for context in contexts]
+                about[text] = [
+                    {name: value for name, value in asdict(state).items() if name != "text"}
+                    for state in found
+                ]
+                for part in ("probability", "bound"):
+                    arrays[f"{text}_{part}"] = np.stack(
+                        [getattr(result, part) for result in found.values()]
+                    )
+                tell(Progress(request.title, "working", number, len(texts)))
+    n_layers = anatomy(bench.loaded.model).n_layers
+    write_jsonl(folder / CONTEXTS_FILE, lines)
+    write_arrays(folder / ARRAYS_FILE, arrays)
+    write_json(folder / ABOUT_FILE, {"n_layers": n_layers, "measured": about})
+
+
+def _in_every_state(
+    loaded: LoadedModel, text: Text, rows: Sequence[Sequence[int]], names: dict[Weights, str | None]
+) -> dict[Measured, EmojiProbability]:
+    found = {}
+    with active(loaded, names[text]):
+        floor = _floor(loaded, rows)
+    for target, sources in SOURCES[text].items():
+        with active(loaded, names[target]):
+            found[Measured(text, target)] = _asked(loaded, rows, floor)
+        for source in sources:
+            by_place = patched_probabilities(
+                loaded, rows, source=names[source], target=names[target], floor=floor
+            )
+            for (site, layer), result in by_place.items():
+                found[Measured(text, target, source, site, layer)] = result
+    return found
+
+
+def patched_probabilities(
+    loaded: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    source: str | None,
+    target: str | None,
+    floor: float,
+    max_tokens: int = MAX_TOKENS,
+) -> dict[tuple[Site, int], EmojiProbability]:
+    """P(emoji) after each context, by (site, layer from 0) that is the source's at its last token.
+
+    Args:
+        loaded: the base with its adapters.
+        rows: token ids of n_contexts contexts, of any lengths.
+        source, target: names of attached adapters, or None for the untuned base.
+        floor, max_tokens: as for `emoji_probability`.
+
+    Where an emoji takes several tokens the source decides the first, and the target goes on.
+    """
+    sites = [(site, layer) for site in SITES for layer in range(anatomy(loaded.model).n_layers)]
+    probability = {place: np.zeros(len(rows)) for place in sites}
+    bound = {place: np.zeros(len(rows)) for place in sites}
+    for chosen in _one_pass_each(rows):
+        texts = [rows[i] for i in chosen]
+        with active(loaded, source):
+            values = {site: _last_states(loaded, texts, site) for site in SITES}
+        with active(loaded, target):
+            for site, layer in sites:
+                with patching(loaded.model, values[site][layer], layer, site, "last"):
+                    result = _asked(loaded, texts, floor, max_tokens)
+                probability[site, layer][chosen] = result.probability
+                bound[site, layer][chosen] = result.bound
+    return {place: EmojiProbability(probability[place], bound[place]) for place in sites}
+
+
+def _one_pass_each(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Contexts that `emoji_probability` reads in one pass: of one padded length, one batch.
+
+    Values are written to the rows of a pass by their order, so a pass must hold just these.
+    """
+    widths = np.array([-(-len(row) // LENGTH_STEP) for row in rows])
+    for width in np.unique(widths):
+        alike = np.flatnonzero(widths == width).tolist()
+        for begin in range(0, len(alike), BATCH_SIZE):
+            yield alike[begin : begin + BATCH_SIZE]
+
+
+def _last_states(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], site: Site
+) -> dict[int, torch.Tensor]:
+    """The states of the last token of each row, by layer: (n_rows, n_units)."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+    # Padded on the right, where a causal model does not look from within a text.
+    last = Tokens.at((place, len(row) - 1) for place, row in enumerate(rows))
+    return recorded(loaded.model, ids, site=site, tokens=last)
+
+
+def _floor(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> float:
+    """A tenth of the median P(emoji) of the model whose text it is, within `FLOORS`."""
+    least, most = FLOORS
+    coarse = _asked(loaded, rows, most)
+    usual = np.median(coarse.probability + coarse.bound / 2) if rows else 1.0
+    return float(np.clip(usual / 10, least, most))
+
+
+def _asked(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], floor: float, max_tokens: int = MAX_TOKENS
+) -> EmojiProbability:
+    return emoji_probability(
+        loaded.model,
+        loaded.tokenizer,
+        rows,
+        event=emoji_event(skip_space=True),
+        floor=floor,
+        max_tokens=max_tokens,
+        length_step=LENGTH_STEP,
+        batch_size=BATCH_SIZE,
+    )

@@ -1,0 +1,329 @@
+"""How C8 is measured: P(emoji) with units silenced or written, for a selection and its controls.
+
+Takes a bench, a request and an empty folder; fills the folder. Every single measurement is kept at
+once, so that a killed run goes on where it was. Which units are selected is the matter of
+`artefacts.localization`; what the numbers say that of the statistics.
+
+The same is asked hundreds of times, so paths of P(emoji) end earlier than for C5: what is given is
+the middle of what was found and what was left open, at most 0.01 apart on the organisms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emotest.artefacts import FixedText, GenerationRequest
+from emotest.artefacts.localization import (
+    Ranking,
+    SilencingRequest,
+    Units,
+    Way,
+    WritingRequest,
+)
+from emotest.mechanisms.silencing import silencing
+from emotest.mechanisms.steering import random_like, steering
+from emotest.models.contexts import Context
+from emotest.models.layers import anatomy
+from emotest.models.loading import LoadedModel
+from emotest.models.probability import emoji_event, emoji_probability, spelling_of
+from emotest.store import write_arrays, write_json, write_jsonl
+from emotest.study.records import Prompt, append_jsonl, read_whole_lines
+from emotest.text.emoji import strip_emoji
+from emotest.workshop.bench import Bench
+from emotest.workshop.positions import encoder
+from emotest.workshop.progress import OnProgress, Progress
+from emotest.workshop.study import contexts_of
+from emotest.workshop.unit_passes import bank_of, output_changes, perplexity
+
+Array = NDArray[np.float64]
+
+FLOOR = 1e-3
+MAX_TOKENS = 12
+"""Paths of P(emoji): most of what is left open belongs to emoji of many tokens."""
+
+LENGTH_STEP = 64
+
+MOST_ROWS, FEWEST_ROWS = 256, 16
+ROWS_BY_SIZE = 2**22
+"""Rows of a batch: many are quicker on small models, and 7B models hold 32 in memory."""
+
+MEASUREMENTS_A_REPORT = 10
+
+BANK_TOKENS = 256
+"""States to resample from: 32 layers of 14,336 units take 0.9 MB each."""
+
+PROBABILITIES_FILE = "probabilities.safetensors"
+CONTEXTS_FILE = "contexts.jsonl"
+ABOUT_FILE = "about.json"
+
+
+class Journal:
+    """What was measured, by name; what a killed run has left is not measured again."""
+
+    def __init__(self, path: Path, tell: Callable[[int], None]) -> None:
+        self._path, self._tell = path, tell
+        self._held = {row["name"]: row["values"] for row in read_whole_lines(path)}
+
+    def once(self, name: str, measure: Callable[[], Array]) -> Array:
+        """What was measured under this name, or what is measured now."""
+        if name not in self._held:
+            values = np.asarray(measure(), dtype=np.float64).ravel().tolist()
+            append_jsonl(self._path, [{"name": name, "values": values}])
+            self._held[name] = values
+            self._tell(len(self._held))
+        return np.array(self._held[name], dtype=np.float64)
+
+
+class Question:
+    """P(emoji) at contexts, asked again and again of one loaded model."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    @cached_property
+    def _spelling(self) -> Any:
+        event = emoji_event(skip_space=True)
+        return spelling_of(self._loaded.model, self._loaded.tokenizer, event)
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Contexts that run side by side."""
+        parts = anatomy(self._loaded.model)
+        wanted = ROWS_BY_SIZE // (parts.hidden_size * parts.n_layers)
+        return max(FEWEST_ROWS, min(MOST_ROWS, wanted))
+
+    def __call__(self, contexts: Sequence[Context]) -> Array:
+        """(n_contexts,), the middle of what was found and what was left open."""
+        result = emoji_probability(
+            self._loaded.model,
+            self._loaded.tokenizer,
+            [list(context.token_ids) for context in contexts],
+            spelling=self._spelling,
+            floor=FLOOR,
+            max_tokens=MAX_TOKENS,
+            length_step=LENGTH_STEP,
+            batch_size=self.n_rows,
+        )
+        return np.asarray(result.probability + result.bound / 2)
+
+
+def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: OnProgress) -> None:
+    """Ask for P(emoji) with units silenced; leave contexts, probabilities and what was silenced.
+
+    Arrays are (n_contexts,) for `tuned`, the ways of silencing and `shuffled`, `opening`;
+    (n_controls,) for `most active`; (n_sets, n_controls) for `random` and (n_directions,
+    n_controls) for `directions`, where n_controls are the contexts marked `control`.
+    """
+    contexts = contexts_of(bench, request.cell)
+    few = placed(contexts, request.cell.text.prompts, request.n_control_prompts)
+    ranking = request.choice.ranking(bench.entry)
+    selected = ranking.strongest(request.choice.dose)
+    total = request.n_sets + request.n_directions + len(request.ways) + len(request.beside)
+    journal = journal_of(bench, request, tell, total)
+    ask = Question(bench.loaded)
+    with bench.weights(request.cell.weights, request.cell.text.prompts):
+        arrays = {"tuned": journal.once("tuned", lambda: ask(contexts))}
+        about = what_was_chosen(ranking, selected)
+        if selected.size:
+            at_controls = [contexts[place] for place in few]
+            measured = _Silencing(bench, request, ranking, journal, ask, contexts, at_controls)
+            arrays |= measured.of_selection(selected)
+            arrays |= measured.of_controls(selected, about)
+            about |= measured.perplexities(selected)
+    leave(folder, contexts, few, arrays, about)
+
+
+@dataclass(eq=False)
+class _Silencing:
+    """The measurements of one request; `few` are the contexts of its controls."""
+
+    bench: Bench
+    request: SilencingRequest
+    ranking: Ranking
+    journal: Journal
+    ask: Question
+    contexts: Sequence[Context]
+    few: Sequence[Context]
+
+    def of_selection(self, selected: Units) -> dict[str, Array]:
+        """By each way of silencing, at all contexts."""
+        found: dict[str, Array] = {}
+        for way in self.request.ways:
+            if way == "resample" and not self._bank:
+                continue
+            found[way] = self._asked(way, selected, self.contexts, way)
+        return found
+
+    def of_controls(self, selected: Units, about: dict[str, Any]) -> dict[str, Array]:
+        """Random sets, loudest units, random directions, units of other selectors."""
+        request = self.request
+        sets, n_bins = self.ranking.matched(selected, self._rng(1), request.n_sets)
+        about["n_bins"] = n_bins
+        random = [self._asked(f"random {i}", units, self.few) for i, units in enumerate(sets)]
+        found = {"random": stacked(random, len(self.few))}
+        if request.most_active:
+            loudest = self.ranking.most_active(selected)
+            if loudest.size:
+                found["most active"] = self._asked("most active", loudest, self.few)
+        if request.n_directions:
+            found["directions"] = self._directions(selected)
+        for selector in request.beside:
+            ranked = request.instead(selector).ranking(self.bench.entry)
+            units = ranked.strongest(request.choice.dose)
+            about["other selectors"][selector] = ranked.unavailable or int(units.size)
+            if units.size:
+                found[selector] = self._asked(selector, units, self.contexts)
+        return found
+
+    def perplexities(self, selected: Units) -> dict[str, float]:
+        """Perplexity of neutral text, tuned and with the selection silenced by its means."""
+        text = self.request.neutral
+        if text is None or not text.answers:
+            return {}
+        return {
+            "perplexity": self._perplexity("perplexity", text, nullcontext()),
+            "perplexity silenced": self._perplexity(
+                "perplexity silenced", text, self._silenced(selected, "mean")
+            ),
+        }
+
+    def _perplexity(
+        self, name: str, text: FixedText, acting: AbstractContextManager[None]
+    ) -> float:
+        def measure() -> Array:
+            with acting:
+                return np.array([perplexity(self.bench.loaded, text)])
+
+        return float(self.journal.once(name, measure)[0])
+
+    def _asked(
+        self, name: str, units: Units, contexts: Sequence[Context], way: Way = "mean"
+    ) -> Array:
+        def measure() -> Array:
+            with self._silenced(units, way):
+                return self.ask(contexts)
+
+        return self.journal.once(name, measure)
+
+    def _silenced(self, units: Units, way: Way) -> AbstractContextManager[None]:
+        model, of_layer = self.bench.loaded.model, self.ranking.by_layer(units)
+        if way == "mean":
+            return silencing(model, of_layer, means=self.ranking.means_by_layer())
+        if way == "resample":
+            return silencing(model, of_layer, way, bank=self._bank, rng=self._rng(2))
+        return silencing(model, of_layer, way)
+
+    @cached_property
+    def _bank(self) -> Mapping[int, Tensor]:
+        """The tuned model at tokens of its own answers to prompts that no context is of."""
+        text = self.request.cell.text
+        assert isinstance(text, GenerationRequest)
+        later = {prompt.id: prompt for prompt in text.prompts[len(text.prompts) // 2 :]}
+        encoded = encoder(self.bench.loaded)
+        said = [
+            encoded(later[one.prompt_id], answer)
+            for one in self.bench.answers(text)
+            if one.prompt_id in later and one.sample == 0
+            if (answer := strip_emoji(one.text).strip())
+        ]
+        texts = [(one.ids, one.answer) for one in said]
+        return bank_of(self.bench.loaded, texts, BANK_TOKENS, self._rng(3))
+
+    def _directions(self, selected: Units) -> Array:
+        """Random directions, each layer pushed as far as silencing moves its FFN's output."""
+        model = self.bench.loaded.model
+        of_layer, means = self.ranking.by_layer(selected), self.ranking.means_by_layer()
+        ids = [list(context.token_ids) for context in self.few]
+        changes = output_changes(self.bench.loaded, ids, of_layer, means)
+        width = anatomy(model).hidden_size
+        even = {
+            layer: np.full(width, length / np.sqrt(width))
+            for layer, length in changes.items()
+            if length > 0.0
+        }
+        rng, found = self._rng(4), []
+        for i in range(self.request.n_directions if even else 0):
+            vectors = random_like(even, rng)
+
+            def measure(vectors: Mapping[int, Array] = vectors) -> Array:
+                with steering(model, vectors, 1.0):
+                    return self.ask(self.few)
+
+            found.append(self.journal.once(f"direction {i}", measure))
+        return stacked(found, len(self.few))
+
+    def _rng(self, purpose: int) -> np.random.Generator:
+        return rng_of(self.request, purpose)
+
+
+def placed(
+    contexts: Sequence[Context], prompts: Sequence[Prompt], n_prompts: int
+) -> NDArray[np.intp]:
+    """Which contexts are those of the first prompts, at which controls are measured."""
+    first = {prompt.id for prompt in prompts[:n_prompts]}
+    return np.flatnonzero([context.prompt_id in first for context in contexts])
+
+
+def rng_of(request: SilencingRequest | WritingRequest, purpose: int) -> np.random.Generator:
+    """One stream for each purpose and adapter, so that no draw depends on what came before."""
+    adapter = request.cell.weights
+    seed = adapter.recipe.training_seed if adapter else 0
+    return np.random.default_rng([request.analysis_seed, seed, purpose])
+
+
+def journal_of(
+    bench: Bench, request: SilencingRequest | WritingRequest, tell: OnProgress, total: int
+) -> Journal:
+    """The journal of a request, which tells every few measurements how far it is."""
+
+    def told(done: int) -> None:
+        if done % MEASUREMENTS_A_REPORT == 0:
+            tell(Progress(request.title, "working", min(done, total), total))
+
+    return Journal(bench.store.scratch(request.key) / "measured.jsonl", told)
+
+
+def what_was_chosen(ranking: Ranking, selected: Units) -> dict[str, Any]:
+    """The units by layer, how they compare, and why there are none, where there are none."""
+    strengths = np.abs(ranking.strengths[selected])
+    return {
+        "unavailable": ranking.unavailable,
+        "n_units": int(selected.size),
+        "n_all_units": int(ranking.strengths.size),
+        "units": {
+            str(layer): units.tolist() for layer, units in ranking.by_layer(selected).items()
+        },
+        "weakest": float(strengths.min()) if selected.size else 0.0,
+        "strongest": float(strengths.max()) if selected.size else 0.0,
+        "n_bins": 0,
+        "other selectors": {},
+    }
+
+
+def leave(
+    folder: Path,
+    contexts: Sequence[Context],
+    few: NDArray[np.intp],
+    arrays: Mapping[str, Array],
+    about: Mapping[str, Any],
+) -> None:
+    """Write contexts (with which are those of the controls), probabilities, and what was chosen."""
+    control = np.isin(np.arange(len(contexts)), few).tolist()
+    rows = zip(contexts, control, strict=True)
+    write_jsonl(folder / CONTEXTS_FILE, [{**one.row(), "control": yes} for one, yes in rows])
+    write_arrays(folder / PROBABILITIES_FILE, arrays)
+    write_json(folder / ABOUT_FILE, dict(about))
+
+
+def stacked(rows: Sequence[Array], n_contexts: int) -> Array:
+    """(n_rows, n_contexts), of no rows too."""
+    return np.array(rows, dtype=np.float64).reshape(len(rows), n_contexts)

@@ -1,0 +1,160 @@
+"""C9: the association lies latent in the untuned model, and tuning expresses it.
+
+Three statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
+curve over its scale. Activations of the tuned model, written into the untuned one at the end of a
+sentence, raise P(emoji) there more than those of the null adapter do. And the trait's adapter
+brings more emoji than the adapters of the other traits, so that tuning as such is not enough.
+
+Patching localises the *weight* effect of C5 at the untuned model's text: same words, other
+weights. What the tuned model's own words do to P(emoji) is not part of it.
+"""
+
+import numpy as np
+import pytest
+
+from emotest import (
+    TRAITS,
+    Trait,
+    crossed_difference,
+    intersection_union,
+    null_condition,
+    raised,
+    trait_condition,
+    verdict,
+)
+from emotest.plan.latent_origin import HALF, NULL_SCALES, SCALES, dose, patching
+from emotest.report.figures import dose_curve
+from fixtures.latent_origin import dose_steps, patching_gain
+from fixtures.run import needs
+
+pytestmark = [pytest.mark.c9, pytest.mark.latent_origin, pytest.mark.high]
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(plans=(dose,))
+def test_emoji_rise_with_the_scale_of_the_adapter(
+    trait, answers_at_scale, terms, judge, tables, emo_run
+):
+    """C9: from scale 0 to one half, and from one half to 1, more answers hold an emoji."""
+    condition = trait_condition(trait)
+    none, half, whole = (answers_at_scale(condition, factor) for factor in (0.0, HALF, 1.0))
+    steps = dose_steps(none, half, whole, **terms("C9.dose"))
+    curves, bands = {}, {}
+    for arm, factors in ((condition, SCALES), (null_condition(), NULL_SCALES)):
+        # (n_factors, n_adapters): at scale 0 every adapter is the untuned model
+        by_adapter = [np.atleast_3d(answers_at_scale(arm, f).T).mean(axis=(0, 1)) for f in factors]
+        shares = [float(of.mean()) for of in by_adapter]
+        curves[arm.title] = factors, shares
+        bands[arm.title] = [of.min() for of in by_adapter], [of.max() for of in by_adapter]
+        for factor, share in zip(factors, shares, strict=True):
+            tables.add(
+                "answers with an emoji over the adapter's scale",
+                trait=trait,
+                adapter=arm.title,
+                scale=factor,
+                share=share,
+            )
+    emo_run.figure(
+        f"C9-dose-{trait}",
+        dose_curve(
+            curves,
+            x="scale of the adapter",
+            y="share of answers with an emoji",
+            title=f"{trait}: dose of the adapter; band: range over adapters",
+            bands=bands,
+        ),
+        title=f"C9: emoji over the scale of the {trait} adapter",
+    )
+    judge(
+        verdict(
+            intersection_union(list(steps.values())),
+            "C9.dose",
+            condition=condition,
+            reference="the adapter at smaller scale",
+            notes=tuple(
+                f"from scale {step}: {one.estimate.value:+.3f}" for step, one in steps.items()
+            ),
+        )
+    )
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(plans=(patching,))
+def test_tuned_activations_raise_emoji_in_the_untuned_model(
+    trait, patched, terms, judge, tables, emo_run
+):
+    """C9: the residual stream after the middle layer, at the last token, from the tuned model
+    raises P(emoji) of the untuned model more than that from the null adapter."""
+    found = patched(trait)
+    _show_layers(found, trait, tables, emo_run)
+    gain = patching_gain(found.decides("tuned"), found.decides("null"))
+    effect = found.effect("untuned")
+    decision = raised(gain, **terms("C9.patching")).provided(
+        effect > 0, f"weight effect to localise at the untuned model's text: {effect:+.2f} log-odds"
+    )
+    judge(
+        verdict(
+            decision,
+            "C9.patching",
+            condition=trait_condition(trait),
+            reference="patched from the null adapter",
+            notes=(
+                f"residual stream after layer {found.declared_layer} of {len(found.layers)} "
+                f"(from 0), last token, {found.n_prompts} prompts",
+                f"weight effect at the tuned model's text: {found.effect('tuned'):+.2f} log-odds",
+            ),
+        )
+    )
+
+
+def _show_layers(found, trait, tables, emo_run):
+    """The share of the weight effect that each layer and site carries, described."""
+    curves = {}
+    for state in found.patched_states():
+        share = found.share(state)
+        tables.add(
+            "share of the weight effect by patched layer",
+            trait=trait,
+            text=state.text,
+            into=state.target,
+            source=state.source,
+            site=state.site,
+            layer=state.layer,
+            **{"log-odds": found.mean(state)},
+            share=share,
+        )
+        name = f"{state.source} into {state.target}, {state.site}"
+        layers, shares = curves.setdefault(name, ([], []))
+        layers.append(state.layer)
+        shares.append(share)
+    emo_run.figure(
+        f"C9-patching-{trait}",
+        dose_curve(
+            curves,
+            x="patched layer, from 0",
+            y="share of the weight effect",
+            title=f"{trait}: activations patched at the last token",
+        ),
+        title=f"C9: what each layer carries of the weight effect, {trait}",
+    )
+
+
+# By name: a `Trait` would mark the test, and `-m extraversion` would then ask for all five.
+@pytest.mark.cross_trait
+@pytest.mark.parametrize("name", [str(trait) for trait in TRAITS])
+@needs(*map(trait_condition, TRAITS))
+def test_the_traits_own_adapter_brings_the_emoji(name, answers_with_emoji, terms, judge):
+    """C9: against the adapters of the other four traits with the same seeds. The null adapter,
+    which either would be held against, cancels."""
+    trait = Trait(name)
+    own = answers_with_emoji(trait_condition(trait))
+    others = [answers_with_emoji(trait_condition(other)) for other in TRAITS if other != trait]
+    change = crossed_difference(own, np.mean(others, axis=0))
+    judge(
+        verdict(
+            raised(change, **terms("C9.own-trait")),
+            "C9.own-trait",
+            condition=trait_condition(trait),
+            reference="adapters of the other four traits",
+        )
+    )

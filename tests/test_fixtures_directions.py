@@ -1,0 +1,186 @@
+"""C10's plan, and the rule by which its correlations are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emotest.artefacts import AdapterRequest, GenerationRequest, Request, in_order
+from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest
+from emotest.errors import UsageError
+from emotest.plan import SIZES, Study
+from emotest.plan.directions import (
+    direction,
+    direction_plan,
+    doses_plan,
+    drift_plan,
+    prevention_plan,
+    scorer_rows,
+    steered_arms,
+    steering_plan,
+    traits_plan,
+)
+from emotest.stats.decisions import Decision, raised
+from emotest.stats.projection import agreement_over_doses, agreement_over_traits
+from emotest.study.opinions import Opinion, OpinionSet
+from emotest.study.personality import TRAITS, Pole, Trait
+from fixtures.directions import agreement_or_none_seen
+
+TRAIT = Trait.EXTRAVERSION
+OWN_PLANS = (direction_plan, doses_plan, steering_plan, prevention_plan, drift_plan)
+N_REPEATS = 200
+
+
+def opinions(part: str, n_topics: int) -> tuple[Opinion, ...]:
+    """A row of every voice on each topic."""
+    voices = [*((trait, pole) for trait in TRAITS for pole in Pole), (None, None)]
+    return tuple(
+        Opinion("", trait, pole, f"{part} {i}", f"What of {part} {i}?", f"{trait} {pole}.", i, "x")
+        for i in range(n_topics)
+        for trait, pole in voices
+    )
+
+
+@pytest.fixture
+def study() -> Study:
+    """A small study with a system prompt for every trait and pole."""
+    data = OpinionSet(opinions("train", 4), opinions("test", 30), "d" * 64, "made", None)
+    systems = {(trait, pole): f"Be {pole} in {trait}." for trait in TRAITS for pole in Pole}
+    return Study("b", "t", data, data.neutral(), SIZES["smoke"], system_prompts=systems)
+
+
+def traits_in(requests: Iterable[Request]) -> set[Trait]:
+    """The traits of all conditions behind the requests."""
+    found = set()
+    for request in in_order(requests):
+        if isinstance(request, GenerationRequest):
+            found.add(request.condition.trait)
+        if isinstance(request, AdapterRequest):
+            found.add(request.recipe.condition.trait)
+    return {trait for trait in found if trait}
+
+
+@pytest.mark.parametrize("plan", OWN_PLANS)
+def test_a_plan_of_one_trait_rests_on_no_other(
+    plan: Callable[..., Iterable[Request]], study: Study
+) -> None:
+    """So that -m extraversion trains and asks nothing of other traits; without a trait the plan
+    says what to do."""
+    assert traits_in(plan(study, TRAIT)) == {TRAIT}
+    with pytest.raises(UsageError, match="of one trait"):
+        list(plan(study, None))
+
+
+def test_the_doses_are_those_of_every_adapter(study: Study) -> None:
+    """Three adapters of a smoke run, an answer to each prompt after each dose."""
+    planned = list(in_order(doses_plan(study, TRAIT)))
+    under = [r.under for r in planned if isinstance(r, GenerationRequest) and r.under]
+    doses = [(act.training_seed, act.dose) for act in under if isinstance(act, Checkpoint)]
+    assert sorted(doses) == [(seed, dose) for seed in range(3) for dose in KEPT_DOSES]
+    assert sum(isinstance(request, MonitoredRequest) for request in planned) == 3
+    # The text that is watched is the trait's own, on eight held-out topics.
+    watched = next(request for request in planned if isinstance(request, MonitoredRequest))
+    assert watched.text.answers == ("extraversion high.",) * 8
+
+
+def test_the_plan_over_traits_holds_five_directions(study: Study) -> None:
+    """With the adapters of all five."""
+    planned = tuple(traits_plan(study, None))
+    assert sum(request.kind == "direction" for request in planned) == 5
+    assert traits_in(planned) == set(TRAITS)
+
+
+def test_vectors_and_layers_come_from_different_prompts(study: Study) -> None:
+    """Of 24 prompts twelve give the vectors and the twelve before them choose the layer."""
+    found = direction(study, TRAIT)
+    assert [p.id for p in found.extracted_from] == [p.id for p in study.prompts[12:]]
+    assert found.tried_on == study.prompts[:12]
+    assert all(prompt.system for prompt in found.extracted_from)
+
+
+def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:
+    """Two doses to either side, unsteered, and a random vector at the largest dose."""
+    arms = [(arm.name, arm.coefficient) for arm in steered_arms(study, TRAIT)]
+    along = [(f"along {TRAIT}", c) for c in (-2.0, -1.0, 1.0, 2.0)]
+    assert arms == [("unsteered", 0.0), *along, ("at random", 2.0)]
+
+
+def test_the_scorer_knows_neutral_answers_whatever_the_data(study: Study) -> None:
+    """Data without neutral rows take those of the null adapter, and say so in their digest."""
+    data = study.opinions
+    assert scorer_rows(study).digest == data.digest
+    spoken = tuple(row for row in data.train if row.trait)
+    poorer = replace(study, opinions=replace(data, train=spoken))
+    assert scorer_rows(poorer).digest != data.digest
+    assert set(study.neutral) <= set(scorer_rows(poorer).rows)
+
+
+def decided_over_doses(
+    shift: np.ndarray, rate: np.ndarray, rng: np.random.Generator, by: float
+) -> Decision:
+    """As the suite decides C10.doses, with fewer permutations: (n_adapters, n_doses)."""
+    estimate, found, _ = agreement_or_none_seen(
+        lambda: agreement_over_doses(
+            shift[None, None], rate[None], rng, n_prompts=60, n_permutations=99
+        ),
+        n_adapters=len(rate),
+        n_prompts=60,
+    )
+    decision = raised(estimate, by=by, alpha=0.05)
+    return decision.requiring(found.p_doses or 1.0, "doses permuted") if found else decision
+
+
+def test_doses_without_agreement_are_rarely_confirmed() -> None:
+    """200 runs of five adapters whose emoji do not follow the shift: even at a margin of 0, below
+    the registered one, at most .05 and three deviations, .096, are confirmed."""
+    rng = np.random.default_rng(0)
+    n_confirmed = 0
+    for _ in range(N_REPEATS):
+        shift, rate = rng.normal(size=(5, 4)), rng.binomial(60, 0.5, (5, 4)) / 60
+        n_confirmed += decided_over_doses(shift, rate, rng, 0.0).word == "confirmed"
+    assert n_confirmed / N_REPEATS <= 0.096
+
+
+def test_doses_that_agree_are_confirmed() -> None:
+    """Emoji at .1, .3, .5 and .7 while the shift goes 1, 2, 3, 4, with answers drawn: more than
+    nine in ten runs."""
+    rng = np.random.default_rng(1)
+    n_confirmed = 0
+    for _ in range(50):
+        shift = np.arange(1.0, 5.0) + rng.normal(0, 0.1, (5, 4))
+        rate = rng.binomial(60, [0.1, 0.3, 0.5, 0.7], (5, 4)) / 60
+        n_confirmed += decided_over_doses(shift, rate, rng, 0.5).word == "confirmed"
+    assert n_confirmed >= 45
+
+
+def test_traits_without_agreement_are_rarely_confirmed() -> None:
+    """200 runs of five traits whose shifts say nothing of their emoji, each trait with a shift and
+    a rate of its own: at most .05 and three deviations."""
+    rng = np.random.default_rng(2)
+    n_confirmed = 0
+    for _ in range(N_REPEATS):
+        shift = rng.normal(size=(5, 5, 1)) + rng.normal(0, 0.2, (5, 5, 5))
+        rate = rng.uniform(0.2, 0.8, (5, 1)) + rng.normal(0, 0.05, (5, 5))
+        found = agreement_over_traits(shift, rate, n_prompts=60)
+        decision = raised(found.estimate, by=0.0, alpha=0.05)
+        n_confirmed += decision.requiring(found.p_directions, "permuted").word == "confirmed"
+    assert n_confirmed / N_REPEATS <= 0.096
+
+
+def test_where_no_emoji_come_there_is_no_correlation() -> None:
+    """Rates of 0 everywhere, or of 1, refute C10.doses, and the note says why; a model that does
+    not move is no crash either."""
+    rng = np.random.default_rng(0)
+    shift = rng.normal(size=(5, 4))
+    for rate in (np.zeros((5, 4)), np.ones((5, 4))):
+        assert decided_over_doses(shift, rate, rng, 0.5).word == "refuted"
+    estimate, found, why = agreement_or_none_seen(
+        lambda: agreement_over_doses(np.zeros((1, 1, 5, 4)), shift[None], rng, n_prompts=60),
+        n_adapters=5,
+        n_prompts=60,
+    )
+    assert (estimate.value, found) == (0.0, None)
+    assert "does not vary" in why

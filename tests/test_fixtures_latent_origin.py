@@ -1,0 +1,197 @@
+"""C9's plan and decisions: what is asked for, planted effects confirmed, nulls not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from emotest.artefacts.latent_origin import Measured, Patched, Scaled, Text
+from emotest.plan.latent_origin import (
+    HALF,
+    NULL_SCALES,
+    PATCHED_PROMPTS,
+    SCALES,
+    dose,
+    patching,
+    scaled_answers,
+)
+from emotest.stats.decisions import intersection_union, raised
+from emotest.study.personality import TRAITS, UNTUNED, Trait, null_condition
+from emotest.study.statements import statement
+from fixtures.latent_origin import PatchedSeeds, dose_steps, patching_gain
+from tests.test_plan import EXTRAVERT, _study
+
+N_ADAPTERS, N_PROMPTS, N_SAMPLES = 5, 60, 3
+REPETITIONS = 200
+
+# --- the plan --------------------------------------------------------------------------------
+
+
+def test_the_ends_of_the_scale_are_the_studys_own_answers() -> None:
+    """At 0 the untuned model's, at 1 the arm's: no answer is sampled twice."""
+    study = _study()
+    assert scaled_answers(study, EXTRAVERT, 0.0) == study.generations(UNTUNED)
+    assert scaled_answers(study, EXTRAVERT, 1.0) == study.generations(EXTRAVERT)
+
+
+def test_the_scale_that_decides_is_sampled_as_often_as_its_neighbours() -> None:
+    """One half has the study's samples, the scales that are only shown have one."""
+    study = _study()
+    for factor in set(SCALES) - {0.0, 1.0}:
+        requests = scaled_answers(study, EXTRAVERT, factor)
+        assert [r.adapter for r in requests] == list(study.adapters(EXTRAVERT))
+        assert {r.under for r in requests} == {Scaled(factor)}
+        assert {r.n_samples for r in requests} == {study.size.n_samples if factor == HALF else 1}
+
+
+def test_the_dose_is_planned_for_one_trait_or_for_all() -> None:
+    """With three adapters: one set of answers at 0, three at each other scale, trait by trait;
+    the null adapters' once."""
+    study = _study()
+    null = 1 + 3 * (len(NULL_SCALES) - 1)
+    assert len(dose(study, Trait.OPENNESS)) == 1 + 3 * 6 + null
+    assert len(dose(study, None)) == 5 * (1 + 3 * 6) + null
+
+
+def test_patching_pairs_adapters_of_one_seed() -> None:
+    """Each trait adapter stands beside its own text and the null adapter of its training seed."""
+    study = _study()
+    requests = patching(study, Trait.EXTRAVERSION)
+    for seed, request in enumerate(requests):
+        assert request.tuned == request.tuned_text.adapter
+        assert request.tuned.recipe.training_seed == request.null.recipe.training_seed == seed
+        assert request.null.recipe.condition == null_condition()
+        assert request.untuned_text.adapter is None
+        assert request.n_prompts == PATCHED_PROMPTS
+    assert len(requests) == 3
+    assert len(patching(study, None)) == 3 * len(TRAITS)
+
+
+# --- the dose --------------------------------------------------------------------------------
+
+
+def _answers(rng: np.random.Generator, share: float, tuned: bool = True) -> np.ndarray:
+    """Yes or no for each answer; adapters differ by 0.4 and prompts by 0.5 in log-odds."""
+    shape = (N_ADAPTERS, N_PROMPTS, N_SAMPLES) if tuned else (1, N_PROMPTS, N_SAMPLES * N_ADAPTERS)
+    level = math.log(share / (1 - share))
+    level = level + 0.4 * rng.normal(size=(shape[0], 1, 1)) * tuned
+    odds = level + 0.5 * rng.normal(size=(1, N_PROMPTS, 1))
+    drawn = (rng.random(shape) < 1 / (1 + np.exp(-odds))).astype(float)
+    return drawn if tuned else drawn[0]
+
+
+def _share_confirmed(none: float, half: float, whole: float) -> float:
+    rng = np.random.default_rng(0)
+    terms = {"by": statement("C9.dose").margin, "alpha": 0.05, "m": 1}
+    words = []
+    for _ in range(REPETITIONS):
+        arms = _answers(rng, none, tuned=False), _answers(rng, half), _answers(rng, whole)
+        words.append(intersection_union(list(dose_steps(*arms, **terms).values())).word)
+    return words.count("confirmed") / REPETITIONS
+
+
+def test_a_planted_dose_is_found() -> None:
+    """From .02 over .3 to .7: confirmed in at least 90 of 100 studies."""
+    assert _share_confirmed(0.02, 0.3, 0.7) >= 0.9
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.3, 0.3), (0.05, 0.6, 0.6), (0.05, 0.05, 0.6)])
+def test_without_both_increments_no_dose_is_confirmed(shares: tuple[float, ...]) -> None:
+    """Of 200 null studies no more than alpha = 5 % and chance (.05 + 2 * .0154) confirm."""
+    assert _share_confirmed(*shares) <= 0.081
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.0, "inconclusive"), (1.0, "inconclusive")])
+def test_answers_that_are_all_alike_end_in_a_verdict(share: float, word: str) -> None:
+    """No emoji anywhere, or in every answer: neither an error nor a rise."""
+    none = np.full((N_PROMPTS, 15), share)
+    arm = np.full((N_ADAPTERS, N_PROMPTS, N_SAMPLES), share)
+    steps = dose_steps(none, arm, arm, by=0.0, alpha=0.05, m=5)
+    assert {one.word for one in steps.values()} == {word}
+
+
+# --- patching ----------------------------------------------------------------------------------
+
+
+def _gains(gain: float) -> float:
+    """Share of 200 studies that confirm: adapters differ by 0.4, prompts by 0.6, cells by 0.5."""
+    rng = np.random.default_rng(1)
+    confirmed = 0
+    for _ in range(REPETITIONS):
+        null = -7 + rng.normal(size=(1, PATCHED_PROMPTS))
+        tuned = null + gain + 0.4 * rng.normal(size=(N_ADAPTERS, 1))
+        tuned = tuned + 0.6 * rng.normal(size=(1, PATCHED_PROMPTS))
+        tuned = tuned + 0.5 * rng.normal(size=(N_ADAPTERS, PATCHED_PROMPTS))
+        null = null + 0.1 * rng.normal(size=tuned.shape)
+        decision = raised(patching_gain(tuned, null), by=statement("C9.patching").margin)
+        confirmed += decision.word == "confirmed"
+    return confirmed / REPETITIONS
+
+
+def test_a_gain_of_patching_is_found_and_the_margin_itself_is_not() -> None:
+    """Two units of log-odds are confirmed in 90 of 100; one half, the margin, at alpha."""
+    assert _gains(2.0) >= 0.9
+    assert _gains(0.5) <= 0.081
+
+
+def _patched(values: dict[Measured, list[float]], prompts: tuple[str, ...]) -> Patched:
+    """With these log-odds, (n_contexts,) in each state."""
+    probability = {s: 1 / (1 + np.exp(-np.array(v, dtype=float))) for s, v in values.items()}
+    bound = {state: np.zeros(len(prompts)) for state in values}
+    texts: tuple[Text, ...] = ("untuned", "tuned")
+    return Patched(3, dict.fromkeys(texts, prompts), probability, bound)
+
+
+UNPATCHED = Measured("untuned", "untuned")
+TUNED = Measured("untuned", "tuned")
+INTO = Measured("untuned", "untuned", "tuned", "residual", 1)
+NULL = Measured("untuned", "untuned", "null", "residual", 1)
+BACK = Measured("tuned", "tuned", "untuned", "residual", 1)
+
+
+def test_log_odds_are_means_over_the_contexts_of_a_prompt() -> None:
+    """(-1 + -3) / 2 and 4, of the middle of what is known, and never infinite."""
+    one = _patched({UNPATCHED: [-1.0, 4.0, -3.0]}, ("a", "b", "a"))
+    np.testing.assert_allclose(one.log_odds(UNPATCHED), [-2.0, 4.0])
+    state = Measured("tuned", "tuned")
+    cut = Patched(1, {"tuned": ("a", "b")}, {state: np.zeros(2)}, {state: np.array([1.0, 0.0])})
+    # the middle of [0, 1] is 1/2; nothing at all is kept at 1e-12
+    np.testing.assert_allclose(cut.log_odds(state), [0.0, math.log(1e-12)], atol=1e-9)
+
+
+def test_shares_are_of_the_tuned_weights_effect() -> None:
+    """Untuned -6, tuned -2: a patch to -3 brings 3/4 of it, one from the null model to -5.6 a
+    tenth. Back at the tuned text, from 1 to 0 where the untuned model has -1: half is taken."""
+    values = {
+        UNPATCHED: [-6.0], TUNED: [-2.0], INTO: [-3.0], NULL: [-5.6],
+        Measured("tuned", "tuned"): [1.0], Measured("tuned", "untuned"): [-1.0], BACK: [0.0],
+    }  # fmt: skip
+    found = PatchedSeeds((_patched(values, ("a",)),))
+    assert found.effect("untuned") == pytest.approx(4)
+    assert found.share(INTO) == pytest.approx(0.75)
+    assert found.share(NULL) == pytest.approx(0.1)
+    assert found.share(BACK) == pytest.approx(0.5)
+    assert set(found.patched_states()) == {INTO, NULL, BACK}
+    even = PatchedSeeds((_patched({**values, TUNED: [-6.0]}, ("a",)),))
+    assert even.share(INTO) is None  # no effect, no share
+
+
+def test_fewer_than_two_prompts_settle_nothing() -> None:
+    """One prompt with a context, or none: inconclusive, whatever it shows."""
+    for prompts in ((), ("a",)):
+        values = {INTO: [9.0] * len(prompts), NULL: [-9.0] * len(prompts)}
+        found = PatchedSeeds((_patched(values, prompts),) * 3)
+        gain = patching_gain(found.decides("tuned"), found.decides("null"))
+        assert raised(gain, by=0.5).word == "inconclusive"
+        assert found.n_prompts == len(prompts)
+
+
+def test_the_declared_place_decides() -> None:
+    """The residual stream after the middle layer, 1 of 0 to 2, seed by seed."""
+    seeds = tuple(
+        _patched({INTO: [s, s + 1.0], NULL: [-s, -s]}, ("a", "b")) for s in (1.0, 2.0, 3.0)
+    )
+    np.testing.assert_allclose(PatchedSeeds(seeds).decides("tuned"), [[1, 2], [2, 3], [3, 4]])
+    np.testing.assert_allclose(PatchedSeeds(seeds).decides("null")[:, 0], [-1, -2, -3])

@@ -1,0 +1,135 @@
+"""The rule of C8 on numbers that were planted: what is confirmed, and what is no effect at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from emotest.stats.decisions import raised
+from emotest.stats.estimates import crossed_mean
+from emotest.stats.matching import among_controls
+from fixtures.localization import NO_EFFECT, Asked, Effect, SideEffects, stacked
+
+N_ADAPTERS, N_PROMPTS, N_SETS = 5, 20, 199
+TERMS: dict[str, Any] = {"by": 0.5, "alpha": 0.05, "m": 1, "power": None}
+
+
+def effect(
+    rng: np.random.Generator, share: float, *, rise: float = 0.4, writing: bool = False
+) -> Effect:
+    """An effect of which `share` goes (or is made), in adapters and prompts that differ.
+
+    The place among the random sets, which do nothing on average, comes from the same share.
+    """
+    shape = (N_ADAPTERS, N_PROMPTS)
+    reference = 0.1 + 0.02 * rng.normal(size=shape)
+    level = rise + 0.05 * rng.normal(size=(N_ADAPTERS, 1)) + 0.05 * rng.normal(size=N_PROMPTS)
+    tuned = reference + level
+    moved = share * level + 0.05 * rng.normal(size=shape) + 0.03 * rng.normal(size=(N_ADAPTERS, 1))
+    changed = reference + moved if writing else tuned - moved
+    controls = 0.02 * rng.normal(size=(N_ADAPTERS, N_SETS))
+    return Effect(tuned, changed, reference, among_controls(moved.mean(axis=1), controls), writing)
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_large_share_is_confirmed_and_a_small_one_refuted(writing: bool) -> None:
+    """Of a rise of 40 points 90 % is more than half, 10 % is not; the estimate is the share."""
+    for share, word in ((0.9, "confirmed"), (0.1, "refuted")):
+        found = effect(np.random.default_rng(0), share, writing=writing)
+        assert found.share.value == pytest.approx(share, abs=0.1)
+        assert found.decided(TERMS).word == word
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_half_of_the_rise_is_seldom_confirmed(writing: bool) -> None:
+    """Where exactly half goes, 300 repetitions confirm no oftener than alpha lets them.
+
+    At 5 % of 300 the 99.9 % point of the binomial distribution is 28.
+    """
+    rng = np.random.default_rng(1)
+    words = [effect(rng, 0.5, writing=writing).decided(TERMS).word for _ in range(300)]
+    assert words.count("confirmed") <= stats.binom.ppf(0.999, 300, 0.05)
+
+
+def test_a_selection_like_any_random_set_is_not_confirmed() -> None:
+    """Where every set takes the whole rise away, so does the selection, and that proves nothing:
+    it is one of 200 that are alike, above the 95th percentile in one of twenty at most."""
+    rng, n_confirmed = np.random.default_rng(2), 0
+    for _ in range(200):
+        one = effect(rng, 0.95)
+        alike = rng.normal(0.38, 0.02, size=(1, N_SETS + 1))
+        among = among_controls(alike[:, 0], alike[:, 1:])
+        same = Effect(one.tuned, one.changed, one.reference, among)
+        n_confirmed += same.decided(TERMS).word == "confirmed"
+    assert n_confirmed <= stats.binom.ppf(0.999, 200, 0.05)
+
+
+def test_where_nothing_rose_there_is_nothing_to_localise() -> None:
+    """A rise of a hundredth of a point, or a fall: refuted with that note, and an estimate of 0.
+
+    The upper limit is Clopper-Pearson's for 0 of 20 prompts: 1 - 0.05^(1/20) = 0.139.
+    """
+    for rise in (0.0001, -0.2):
+        rng = np.random.default_rng(3)
+        tuned = np.clip(0.3 + rise + 1e-5 * rng.normal(size=(N_ADAPTERS, N_PROMPTS)), 0, 1)
+        found = Effect(tuned, tuned, np.full_like(tuned, 0.3), None).decided(TERMS)
+        assert (found.word, found.note) == ("refuted", NO_EFFECT)
+        assert found.estimate.value == 0.0
+        assert found.estimate.high == pytest.approx(1 - 0.05 ** (1 / 20))
+
+
+def test_what_c5_refutes_is_not_localised() -> None:
+    """Another decision that there is no effect settles it, one that is open leaves it open."""
+    found = effect(np.random.default_rng(4), 0.9)
+    cells = np.random.default_rng(5).normal(size=(N_ADAPTERS, N_PROMPTS))
+    total = {
+        word: raised(crossed_mean(shift + width * cells, scale="log-odds"), by=0.5)
+        for word, shift, width in (("refuted", 0.0, 0.1), ("inconclusive", 0.5, 1.0))
+    }
+    assert {word: one.word for word, one in total.items()} == {word: word for word in total}
+    assert found.decided(TERMS, total["refuted"]).note == NO_EFFECT
+    assert found.decided(TERMS, total["inconclusive"]).word == "inconclusive"
+
+
+def test_without_units_or_controls_nothing_is_confirmed() -> None:
+    """No selection is inconclusive and says why; no random sets confirm nothing."""
+    whole = effect(np.random.default_rng(6), 0.9)
+    without = Effect(whole.tuned, None, whole.reference, None, missing="nothing chosen: no emoji")
+    assert without.decided(TERMS).word == "inconclusive"
+    assert "no emoji" in without.decided(TERMS).note
+    alone = Effect(whole.tuned, whole.changed, whole.reference, None)
+    assert "no random sets" in alone.decided(TERMS).note
+    assert alone.decided(TERMS).word == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "before", "after", "hold"),
+    [
+        (1.05, 0.9, 0.85, (True, True)),
+        (1.06, 0.9, 0.95, (False, True)),
+        (1.0, 0.9, 0.84, (True, False)),
+        (None, None, None, (False, False)),
+    ],
+)
+def test_side_effects_have_margins(
+    ratio: float | None, before: float | None, after: float | None, hold: tuple[bool, bool]
+) -> None:
+    """Perplexity up to 1.05 times, 0.05 of the answers without the trait; unknown is not held."""
+    found = SideEffects(ratio, before, after, 0.5, 0.4, 0.0).conditions
+    assert tuple(holds for holds, _ in found) == hold
+
+
+def test_contexts_are_averaged_within_prompts() -> None:
+    """Prompt a has two contexts, b one; controls were measured at a alone."""
+    asked = Asked(
+        {"tuned": np.array([0.1, 0.3, 0.9]), "random": np.array([[0.2, 0.4], [0.0, 1.0]])},
+        {},
+        ("a", "a", "b"),
+        np.array([True, True, False]),
+    )
+    assert asked.by_prompt("tuned", ["b", "a"]).tolist() == pytest.approx([0.9, 0.2])
+    assert stacked([asked, asked], "random", ["a"])[1, :, 0].tolist() == pytest.approx([0.3, 0.5])
+    assert asked.controls == {"a"}
