@@ -91,7 +91,7 @@ def test_single_layers_of_the_prefix_are_removed(trait, behind_prefix, layer_rem
             expression=at.expression.mean(),
             answers_with_emoji=at.emoji.mean(),
         )
-        assert at.emoji.shape == whole["none"].emoji.shape
+        assert at.emoji.shape[:2] == whole["none"].emoji.shape[:2]
 
 
 @pytest.mark.parametrize("trait", TRAITS)

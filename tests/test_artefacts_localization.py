@@ -154,6 +154,7 @@ def test_doses_and_layers_by_hand() -> None:
         1: [3],
     }
     assert found.most_active(found.strongest(10)).tolist() == [19, 18]
+    assert found.most_active(np.array([19, 4])).tolist() == [18, 17]
     assert found.n_units(0.01) == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, Request, in_order
-from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest
+from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest, Steered
 from emotest.errors import UsageError
 from emotest.plan import SIZES, Study
 from emotest.plan.directions import (
@@ -106,6 +106,9 @@ def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:
     arms = [(arm.name, arm.coefficient) for arm in steered_arms(study, TRAIT)]
     along = [(f"along {TRAIT}", c) for c in (-2.0, -1.0, 1.0, 2.0)]
     assert arms == [("unsteered", 0.0), *along, ("at random", 2.0)]
+    acts = [arm.answers.under for arm in steered_arms(study, TRAIT)]
+    seeds = [act.random for act in acts if isinstance(act, Steered)]
+    assert seeds == [None, None, None, None, 0]
 
 
 def test_the_scorer_knows_neutral_answers_whatever_the_data(study: Study) -> None:

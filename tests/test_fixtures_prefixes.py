@@ -24,13 +24,13 @@ from tests.test_plan_prefixes import made_study, said
 N_REPETITIONS = 400
 
 
-def _answer(text: str) -> Generation:
-    return Generation("p", "untuned", None, 0, 0, text, (), (), True, "default")
+def _answer(prompt: str, text: str) -> Generation:
+    return Generation(prompt, "untuned", None, 0, 0, text, (), (), True, "default")
 
 
 def test_answers_become_arrays_over_prefixes_and_prompts() -> None:
-    """1 for an answer with an emoji; and the scorer's probability of the high pole, for which
-    emoji do not count."""
+    """1 for an answer with an emoji, samples of a prompt together; and the scorer's probability of
+    the high pole, for which emoji do not count."""
     scorer = train_scorer(
         [
             said("train", trait, pole, topic, f"{words} {topic}.")
@@ -42,11 +42,14 @@ def test_answers_become_arrays_over_prefixes_and_prompts() -> None:
         ]
     )
     openness = "openness high. I wonder about it 1."
-    answers = [[_answer(f"{openness} 😊"), _answer("They have it.")], [_answer(openness)] * 2]
+    one = [("p", f"{openness} 😊"), ("p", openness), ("q", "They have it."), ("q", openness)]
+    other = [("p", "Yes 😊."), ("p", "Yes."), ("q", "😊"), ("q", "Yes.")]
+    answers = [[_answer(*said) for said in of_one] for of_one in (one, other)]
     found = behind(answers, Trait.OPENNESS, scorer)
-    assert found.emoji.tolist() == [[1, 0], [0, 0]]
-    assert found.expression[0, 0] == pytest.approx(found.expression[1, 0])
-    assert found.expression[0, 1] < 0.5 < found.expression[0, 0]
+    assert found.emoji.tolist() == [[[1, 0], [0, 0]], [[1, 0], [1, 0]]]
+    assert found.expression.shape == (2, 2, 2)
+    assert found.expression[0, 0, 0] == pytest.approx(found.expression[0, 0, 1])
+    assert found.expression[0, 1, 0] < 0.5 < found.expression[0, 0, 0]
 
 
 def _words(before: float, after: float, adapter_sd: float) -> Counter[str]:

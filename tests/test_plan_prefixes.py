@@ -95,14 +95,17 @@ def test_the_map_learns_at_its_own_rate_in_either_arm() -> None:
     assert (by_epochs.steps, by_epochs.epochs) == (None, 1.0)
 
 
-def test_a_value_is_asked_of_one_trait_with_one_answer_to_each_prompt() -> None:
-    """A request for each value and prefix, the other traits not named; the seed is the prefix's."""
+def test_a_value_is_asked_of_one_trait() -> None:
+    """A request for each value and prefix, the other traits not named; the seed is the prefix's.
+    What decides about emoji is sampled as often as an adapter's answers, the rest once."""
     doses = doses_of(made_study(), EXTRAVERT)
     assert tuple(doses) == VALUES
     request = doses[HIGH][1]
     assert isinstance(request.under, Prefixed)
     assert dict(request.under.values) == {EXTRAVERT: 2.0}
-    assert request.n_samples == 1
+    assert [requests[0].n_samples for requests in doses.values()] == [1, 1, 1, 2, 1, 2, 1]
+    beside = doses_of(made_study(), EXTRAVERT, with_lora=True)
+    assert [requests[0].n_samples for requests in beside.values()] == [1, 1, 1]
     assert request.training_seed == 1
     assert request.title == (
         "answers untuned, prefix (map alone) at extraversion +2, seed 1, default"
@@ -148,6 +151,7 @@ def test_layers_are_removed_from_what_a_prefix_acts_on() -> None:
     removals = removals_of(made_study(), OPEN)
     assert [type(one) for one in prefix_removals(made_study(), None)] == [RemovalRequest] * 3 * 5
     assert [one.answers.training_seed for one in removals] == [0, 1, 2]
+    assert removals[0].answers.n_samples == 1
     asked = removals[0].without(4).under
     assert isinstance(asked, Prefixed)
     assert asked.without_layers == (4,)

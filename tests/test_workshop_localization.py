@@ -12,11 +12,12 @@ import torch
 from emotest.artefacts import AdapterRequest, FixedText, GenerationRequest, ProbabilityRequest
 from emotest.artefacts.activations import ActivationsRequest
 from emotest.artefacts.localization import Silenced, SilencingRequest, UnitChoice, WritingRequest
+from emotest.errors import UsageError
 from emotest.mechanisms.patching import recorded
 from emotest.models.adapters import AdapterWeights, save_adapter
 from emotest.models.identity import resolve
 from emotest.models.layers import anatomy
-from emotest.models.probability import emoji_probability
+from emotest.models.probability import emoji_event, emoji_probability, spelling_of
 from emotest.store import Entry, Store, write_jsonl
 from emotest.study.personality import UNTUNED, Condition, Trait, null_condition, trait_condition
 from emotest.study.recipes import AdapterRecipe
@@ -28,6 +29,7 @@ from emotest.workshop.localization import Journal
 from emotest.workshop.making import carry_out
 from emotest.workshop.study import contexts_of
 from emotest.workshop.unit_passes import bank_of, output_changes
+from emotest.workshop.unit_writing import keeping_states, units_written
 from tests.layer_fixtures import hooks_on
 from tests.planted_units import N_NEURONS, PLANTED, PROMPTS, Planted, answer, write_planted
 
@@ -270,3 +272,31 @@ def test_where_no_emoji_was_written_nothing_is_chosen(lab: Lab) -> None:
     assert set(arrays) == {"tuned", "untuned", "random"}
     with acting(lab.bench, Silenced(choice), PROMPTS):
         assert hooks_on(lab.bench.loaded.model) == 0
+
+
+def test_a_kept_spelling_asks_the_same(lab: Lab) -> None:
+    """Asked twice with one spelling, P(emoji) is that of a spelling built anew, bit for bit."""
+    contexts = contexts_of(lab.bench, lab.tuned_cell)[:4]
+    loaded, ids = lab.bench.loaded, [list(one.token_ids) for one in contexts]
+    event = emoji_event(skip_space=True)
+    kept = spelling_of(loaded.model, loaded.tokenizer, event)
+    fresh = emoji_probability(loaded.model, loaded.tokenizer, ids, event=event)
+    for _ in range(2):
+        again = emoji_probability(loaded.model, loaded.tokenizer, ids, spelling=kept)
+        assert np.array_equal(again.probability, fresh.probability)
+    with pytest.raises(UsageError, match="spelling knows its event"):
+        emoji_probability(loaded.model, loaded.tokenizer, ids, spelling=kept, event=event)
+
+
+def test_states_of_another_batch_are_not_written(lab: Lab) -> None:
+    """Kept of one row and written into two: refused with both shapes."""
+    model, states = lab.bench.loaded.model, dict[int, torch.Tensor]()
+    with torch.inference_mode(), keeping_states(model, states):
+        model(input_ids=torch.tensor([[10, 11, 12]]))
+    assert states[0].shape == (1, 3, N_NEURONS)
+    with (
+        torch.inference_mode(),
+        units_written(model, {0: np.array([1])}, states),
+        pytest.raises(UsageError, match=r"\(1, 3, 128\).*\(2, 3, 128\)"),
+    ):
+        model(input_ids=torch.tensor([[10, 11, 12]] * 2))

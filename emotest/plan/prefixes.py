@@ -75,12 +75,14 @@ Doses = Mapping[float, tuple[GenerationRequest, ...]]
 
 
 def doses_of(study: Study, trait: Trait, *, with_lora: bool = False) -> Doses:
-    """One answer to each prompt behind each prefix, at each value of a trait, the others at 0.
+    """Answers to each prompt behind each prefix, at each value of a trait, the others at 0.
 
-    Raises `DataError` for a trait that the data do not hold.
+    As many as an adapter gives where emoji are decided, `MIDDLE` and `HIGH` of the map alone; one
+    elsewhere. Raises `DataError` for a trait that the data do not hold.
     """
     (untuned,) = study.generations(UNTUNED)
     prefixes = prefix_requests(study, with_lora=with_lora)
+    decided = () if with_lora else (MIDDLE, HIGH)
     if any(trait not in prefix.traits for prefix in prefixes):
         raise DataError(
             f"{study.opinions.source} holds no rows for {trait}, so no prefix knows it",
@@ -88,7 +90,11 @@ def doses_of(study: Study, trait: Trait, *, with_lora: bool = False) -> Doses:
         )
     return {
         value: tuple(
-            replace(untuned, n_samples=1, under=Prefixed(prefix, {trait: value}))
+            replace(
+                untuned,
+                n_samples=study.size.n_samples if value in decided else 1,
+                under=Prefixed(prefix, {trait: value}),
+            )
             for prefix in prefixes
         )
         for value in (VALUES_BESIDE_LORA if with_lora else VALUES)
@@ -96,9 +102,11 @@ def doses_of(study: Study, trait: Trait, *, with_lora: bool = False) -> Doses:
 
 
 def removals_of(study: Study, trait: Trait) -> tuple[RemovalRequest, ...]:
-    """For each prefix of the map alone: answers at `HIGH` with one layer's prefix removed."""
+    """For each prefix of the map alone: an answer to each prompt at `HIGH` with one layer's prefix
+    removed."""
     return tuple(
-        RemovalRequest(answers, LAYERS_REMOVED) for answers in doses_of(study, trait)[HIGH]
+        RemovalRequest(replace(answers, n_samples=1), LAYERS_REMOVED)
+        for answers in doses_of(study, trait)[HIGH]
     )
 
 
