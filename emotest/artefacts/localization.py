@@ -39,7 +39,7 @@ from emotest.study.recipes import library_versions
 Array = NDArray[np.float64]
 Units = NDArray[np.intp]
 
-LOCALIZATION_VERSION = 1
+LOCALIZATION_VERSION = 2
 """Raised whenever selection, controls or what is measured change their meaning."""
 
 DECLARED_DOSE = 2.0

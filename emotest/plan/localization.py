@@ -26,9 +26,9 @@ DOSES = (0.05, 0.2, 0.5, 1.0, DECLARED_DOSE, 5.0, 10.0)
 """Percent of all FFN units. Of small models the least dose is one or two units, of which nothing
 is claimed."""
 
-CONTROL_PROMPTS = 6
-"""Random sets are measured at the contexts of so many prompts, some fourteen contexts: with
-hundreds of sets they are most of the work."""
+CONTROL_PROMPTS = 5
+"""Random sets are measured at the contexts of so many prompts, some twelve contexts: with hundreds
+of sets they are most of the work."""
 
 SETS_AT_OTHER_DOSES = 20
 DIRECTIONS = 20

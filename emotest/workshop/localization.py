@@ -5,7 +5,7 @@ once, so that a killed run goes on where it was. Which units are selected is the
 `artefacts.localization`; what the numbers say that of the statistics.
 
 The same is asked hundreds of times, so paths of P(emoji) end earlier than for C5: what is given is
-the middle of what was found and what was left open, at most 0.01 apart on the organisms.
+the middle of what was found and what was left open, some 0.01 apart at most on the organisms.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from emotest.workshop.unit_passes import bank_of, output_changes, perplexity
 
 Array = NDArray[np.float64]
 
-FLOOR = 1e-3
+FLOOR = 3e-3
 MAX_TOKENS = 12
 """Paths of P(emoji): most of what is left open belongs to emoji of many tokens."""
 
