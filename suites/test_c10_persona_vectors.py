@@ -131,7 +131,7 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
     unsteered, *steered, at_random = arms
     along = sorted([unsteered, *steered], key=lambda arm: arm.coefficient)
     emo_run.figure(
-        f"steering {trait}",
+        f"c10-steering-{trait}",
         dose_curve(
             {
                 "answers with an emoji": _curve(along, lambda arm: arm.emoji.mean()),
@@ -217,7 +217,7 @@ def test_the_training_is_watched(trait, watched, tables, emo_run):
         )
     for name, values in series.items():
         emo_run.figure(
-            f"{name} while tuned to {trait}",
+            f"c10-{name}-while-tuned-{trait}",
             dose_curve({name: (steps, values)}, x="step", y=name, title=f"Tuning to {trait}"),
         )
     assert steps[0] == 0
@@ -246,7 +246,7 @@ def test_adapters_are_told_by_shift_and_emoji(trait, drift, forecast, tables, em
             **{"with emoji": np.mean(rates)},
         )
     emo_run.figure(
-        f"shift and emoji of adapters, {trait}",
+        f"c10-shift-and-emoji-{trait}",
         scatter(
             points,
             x=f"shift along {trait}",

@@ -72,7 +72,7 @@ def test_the_dose_curve_is_told(trait, behind_prefix, tables, emo_run):
             assert all(0 <= mean <= 1 for mean in means)
             curves[f"{measure}, {arm}"] = (list(doses), means)
     emo_run.figure(
-        f"prefix-{trait}",
+        f"c11-prefix-{trait}",
         dose_curve(curves, x="trait value", y="share or probability", title=f"{trait} by a prefix"),
         title=f"C11: trait value of the prefix, {trait}",
     )

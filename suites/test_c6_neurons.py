@@ -94,12 +94,17 @@ def tell_layers(trait, found, measured, tables, emo_run):
         }
         of_words = found.by_word[:, layer]
         row["median word"] = float(np.median(of_words)) if of_words.size else 0.0
-        rows[f"{layer + 1}, the deepest" if deepest else str(layer + 1)] = row
+        rows[f"{layer}, the deepest" if deepest else str(layer)] = row
     for layer, row in rows.items():
         tables.add("units that rise at emoji positions, by layer", trait=trait, layer=layer, **row)
     emo_run.figure(
-        f"units by layer, {trait}",
-        bars(rows, x="layer", y="units", title=f"Units that tuning to {trait} changes at emoji"),
+        f"c6-units-by-layer-{trait}",
+        bars(
+            rows,
+            x="layer, from 0",
+            y="units",
+            title=f"Units that tuning to {trait} changes at emoji",
+        ),
         title=f"C6: units that tuning to {trait} changes where an emoji comes, by layer",
     )
 
@@ -141,7 +146,7 @@ def test_massive_activations_and_norms_are_told(trait, units, tables):
                 trait=trait,
                 reader=reader,
                 site=site,
-                layer=layer + 1,
+                layer=layer,
                 unit=unit,
                 **{"over the rest of its state": max(ratios)},
             )
@@ -150,7 +155,7 @@ def test_massive_activations_and_norms_are_told(trait, units, tables):
                 "norm of the residual stream, emoji over other sentence ends",
                 trait=trait,
                 reader=reader,
-                layer=rows[0]["layer"] + 1,
+                layer=rows[0]["layer"],
                 ratio=float(np.mean([row["ratio"] for row in rows])),
             )
         assert all(found.excluded[model.massive].all() for model in models)

@@ -145,7 +145,7 @@ def test_distances_between_all_sets_are_shown(trait, units, tables, emo_run):
                 **{name: float((of[i, j] + of[j, i]) / 2) for name, of in matrices.items()},
             )
     emo_run.figure(
-        f"distances of unit sets, {trait}",
+        f"c7-distances-{trait}",
         heat_map(
             matrices["tuned"],
             names,

@@ -1,9 +1,12 @@
 """C9: the association lies latent in the untuned model, and tuning expresses it.
 
-Three statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
+Four statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
 curve over its scale. Activations of the tuned model, written into the untuned one at the end of a
 sentence, raise P(emoji) there more than those of the null adapter do. And the trait's adapter
-brings more emoji than the adapters of the other traits, so that tuning as such is not enough.
+brings more emoji than the adapters of the other traits, so that tuning as such is not enough. Units
+that differ most between positions before an emoji and others in the untuned model, reading what it
+wrote itself under the trait's system prompt, carry P(emoji) of the tuned model: nothing of a tuned
+model is in their selection.
 
 Patching localises the *weight* effect of C5 at the untuned model's text: same words, other
 weights. What the tuned model's own words do to P(emoji) is not part of it.
@@ -23,6 +26,7 @@ from emotest import (
     verdict,
 )
 from emotest.plan.latent_origin import HALF, NULL_SCALES, SCALES, dose, patching
+from emotest.plan.localization import untuned_units_plan
 from emotest.report.figures import dose_curve
 from fixtures.latent_origin import dose_steps, patching_gain
 from fixtures.run import needs
@@ -55,7 +59,7 @@ def test_emoji_rise_with_the_scale_of_the_adapter(
                 share=share,
             )
     emo_run.figure(
-        f"C9-dose-{trait}",
+        f"c9-dose-{trait}",
         dose_curve(
             curves,
             x="scale of the adapter",
@@ -128,7 +132,7 @@ def _show_layers(found, trait, tables, emo_run):
         layers.append(state.layer)
         shares.append(share)
     emo_run.figure(
-        f"C9-patching-{trait}",
+        f"c9-patching-{trait}",
         dose_curve(
             curves,
             x="patched layer, from 0",
@@ -156,5 +160,23 @@ def test_the_traits_own_adapter_brings_the_emoji(name, answers_with_emoji, terms
             "C9.own-trait",
             condition=trait_condition(trait),
             reference="adapters of the other four traits",
+        )
+    )
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(plans=(untuned_units_plan,))
+def test_units_of_the_untuned_model_carry_the_rise(trait, untuned_units_silenced, terms, judge):
+    """C9: silencing 2 % of the units, found in the untuned model, lowers the tuned P(emoji) by more
+    than silencing random sets like them does."""
+    random, selected, missing = untuned_units_silenced(trait)
+    lowered_by = crossed_difference(random, selected, scale="points")
+    judge(
+        verdict(
+            raised(lowered_by, **terms("C9.untuned-units")),
+            "C9.untuned-units",
+            condition=trait_condition(trait),
+            reference="random sets of units, matched in layer and norm",
+            notes=(f"nothing silenced: {missing}",) if missing else (),
         )
     )
