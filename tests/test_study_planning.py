@@ -20,10 +20,12 @@ CROSSED = [s for s in STATEMENTS.values() if s.unit == "adapter" and s.scale in 
 
 
 def test_every_mean_that_is_compared_has_its_assumptions() -> None:
-    """A share of variance has none, for no formula plans it; and what is named (C4), of which
-    nobody has published how far adapters spread."""
+    """A share of variance, a rank and a ratio have none, for no formula plans them; nor has what is
+    named (C4) or happens inside (C6 to C11), where nobody has published how far adapters spread."""
     assert {s.id for s in STATEMENTS.values() if s.scale not in ASSUMED} == {
-        "C3.traits-differ", "C4.named", "C4.self-report", "C4.decoded",
+        "C3.traits-differ", "C4.named", "C4.self-report", "C4.decoded", "C6.spike",
+        "C7.trait-and-emoji", "C7.single-emoji", "C8.necessary", "C8.sufficient",
+        "C9.untuned-units", "C10.doses", "C10.traits", "C11.expression",
     }  # fmt: skip
     assert power_of_plan(
         statement("C3.traits-differ"), n_adapters=5, n_prompts=60, n_samples=3, alpha=0.05
