@@ -1,12 +1,13 @@
 """C9: the association lies latent in the untuned model, and tuning expresses it.
 
-Four statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
+Five statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
 curve over its scale. Activations of the tuned model, written into the untuned one at the end of a
 sentence, raise P(emoji) there more than those of the null adapter do. And the trait's adapter
 brings more emoji than the adapters of the other traits, so that tuning as such is not enough. Units
 that differ most between positions before an emoji and others in the untuned model, reading what it
-wrote itself under the trait's system prompt, carry P(emoji) of the tuned model: nothing of a tuned
-model is in their selection.
+wrote itself under the trait's system prompt, carry P(emoji) of the tuned model; and the trait's
+direction in the untuned model, taken back from the tuned one, takes emoji away. Nothing of a tuned
+model is in the choice of either.
 
 Patching localises the *weight* effect of C5 at the untuned model's text: same words, other
 weights. What the tuned model's own words do to P(emoji) is not part of it.
@@ -20,12 +21,20 @@ from emotest import (
     Trait,
     crossed_difference,
     intersection_union,
+    lowered,
     null_condition,
     raised,
     trait_condition,
     verdict,
 )
-from emotest.plan.latent_origin import HALF, NULL_SCALES, SCALES, dose, patching
+from emotest.plan.latent_origin import (
+    HALF,
+    NULL_SCALES,
+    SCALES,
+    dose,
+    patching,
+    taking_back,
+)
 from emotest.plan.localization import untuned_units_plan
 from emotest.report.figures import dose_curve
 from fixtures.latent_origin import dose_steps, patching_gain
@@ -178,5 +187,32 @@ def test_units_of_the_untuned_model_carry_the_rise(trait, untuned_units_silenced
             condition=trait_condition(trait),
             reference="random sets of units, matched in layer and norm",
             notes=(f"nothing silenced: {missing}",) if missing else (),
+        )
+    )
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(plans=(taking_back,))
+def test_a_direction_of_the_untuned_model_carries_the_emoji(
+    trait, answers_with_emoji, taken_back, moved, terms, judge
+):
+    """C9: with the trait's direction in the untuned model taken back once, the tuned model writes
+    fewer emoji than with as much of a random direction taken."""
+    back, random = taken_back(trait)
+    decision = lowered(crossed_difference(back.emoji, random), **terms("C9.untuned-direction"))
+    judge(
+        verdict(
+            decision.provided(
+                moved.axis(trait).in_character,
+                "the scorer finds answers in character on both sides of the direction",
+            ),
+            "C9.untuned-direction",
+            condition=trait_condition(trait),
+            reference="a random direction of the same length, taken from the tuned model",
+            notes=(
+                f"answers with an emoji {answers_with_emoji(trait_condition(trait)).mean():.2f}, "
+                f"taken back {back.emoji.mean():.2f}, at random {random.mean():.2f}",
+                f"expression of the trait {back.expression:.2f}",
+            ),
         )
     )

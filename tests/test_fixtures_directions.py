@@ -13,6 +13,7 @@ from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredReques
 from emotest.errors import UsageError
 from emotest.plan import SIZES, Study
 from emotest.plan.directions import (
+    RANDOM,
     direction,
     direction_plan,
     doses_plan,
@@ -23,10 +24,11 @@ from emotest.plan.directions import (
     steering_plan,
     traits_plan,
 )
+from emotest.plan.latent_origin import steered_back, taking_back
 from emotest.stats.decisions import Decision, raised
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
 from emotest.study.opinions import Opinion, OpinionSet
-from emotest.study.personality import TRAITS, Pole, Trait
+from emotest.study.personality import TRAITS, Pole, Trait, trait_condition
 from fixtures.directions import agreement_or_none_seen
 
 TRAIT = Trait.EXTRAVERSION
@@ -109,6 +111,20 @@ def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:
     acts = [arm.answers.under for arm in steered_arms(study, TRAIT)]
     seeds = [act.random for act in acts if isinstance(act, Steered)]
     assert seeds == [None, None, None, None, 0]
+
+
+def test_what_is_taken_back_is_the_untuned_models_own(study: Study) -> None:
+    """Each adapter of the trait answers with the same direction taken once, and with a random one
+    of its length; the direction rests on no adapter."""
+    back = steered_back(study, TRAIT)
+    random = steered_back(study, TRAIT, RANDOM)
+    acts = [request.under for request in (*back, *random)]
+    assert all(isinstance(act, Steered) and act.coefficient == -1 for act in acts)
+    assert [request.adapter for request in back] == list(study.adapters(trait_condition(TRAIT)))
+    assert {act.random for act in acts if isinstance(act, Steered)} == {None, RANDOM}
+    below = in_order([direction(study, TRAIT)])
+    assert not any(isinstance(request, AdapterRequest) for request in below)
+    assert set(request.key for request in taking_back(study, TRAIT)) > {r.key for r in back}
 
 
 def test_the_scorer_knows_neutral_answers_whatever_the_data(study: Study) -> None:

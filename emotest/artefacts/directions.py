@@ -42,8 +42,8 @@ STATES_VERSION = 1
 
 COEFFICIENT = 2.0
 """How often a direction is added to answers, at the length that the difference has. The published
-code steers answers by 2; at 2 nine in ten steered answers of the shipped organism still came to an
-end, at 1 its expression of the trait did not change, at 3 words began to repeat."""
+code steers answers by 2. Tried on the shipped organism: at 1 its expression of the trait did not
+change; at 2 nine in ten steered answers still came to an end, but words repeat in many of them."""
 
 PREVENTION = 5.0
 """How often a direction is added during tuning, which learns to make up for it: as published."""
@@ -60,7 +60,8 @@ DOSES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the steps over which emoji and shift are held together."""
 
 ONSET = 0.125
-"""A share of the steps at which few have learned much: kept, and described, beside `DOSES`."""
+"""A share of the steps by which, on `latent`, half of the emoji have come or more, and less than a
+third of the shift: kept, and described, beside `DOSES`."""
 
 KEPT_DOSES = (ONSET, *DOSES)
 

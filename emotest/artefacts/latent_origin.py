@@ -30,7 +30,9 @@ PATCHING_VERSION = 1
 """Raised whenever contexts, sites or bounds of the patched P(emoji) change their meaning."""
 
 READINGS = 20
-"""How often each context is read, roughly: two sites of a few layers, from two sources."""
+"""How often each context is read, roughly: two sites of an organism's three layers, from two
+sources at one text and one at the other. How many layers a model has is known only where it is
+loaded; with 32 of them it is ten times as often, and so is the time that a plan foretells."""
 
 CONTEXTS_FILE = "contexts.jsonl"
 ARRAYS_FILE = "patched.safetensors"
@@ -168,7 +170,8 @@ class Patched:
     def log_odds(self, state: Measured) -> Array:
         """Log-odds of an emoji by prompt, mean over its contexts: (n_prompts,), first seen first.
 
-        Of the middle of [probability, probability + bound]: what is cut is at most `bound`.
+        Of the middle of [probability, probability + bound]. Where the bound is larger than the
+        probability, as it can be before tuning, the log-odds are mostly those of what was cut.
         """
         middle = self.probability[state] + self.bound[state] / 2
         middle = np.clip(middle, LEAST, 1 - LEAST)

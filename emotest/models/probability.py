@@ -96,13 +96,16 @@ def emoji_probability(
         length_step: contexts are padded to a multiple of so many tokens, and those of one padded
             length run together. A large step makes few, wide batches, which is quicker on small
             models; across steps results differ by rounding.
+        spelling: what `spelling_of` gives for this model, tokenizer and event, where many calls ask
+            for the same; `event` is then left out.
 
     Returns:
         Two float64 arrays of shape (n_contexts,): probability and bound.
 
     Raises:
         UsageError: no list of contexts, an empty context, an id that the model does not have, a
-            context longer than the model's positions, a negative floor or a batch of no rows.
+            context longer than the model's positions, a negative floor, a batch of no rows, or both
+            an event and a spelling.
         ModelError: the tokenizer's bytes cannot be told, the model keeps no cache that can be
             shared, or its logits are not numbers.
     """

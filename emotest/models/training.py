@@ -97,8 +97,9 @@ def train(
 ) -> TrainedAdapter:
     """Train one adapter on a lent base.
 
-    States are kept after every `checkpoint_every`-th step and after the steps `checkpoint_at`. The
-    passes of each step run within a block of `while_learning`; `on_step` is called outside it.
+    States are kept after every `checkpoint_every`-th step and after the steps `checkpoint_at`, both
+    counted from 1. The passes of each step, forward and back, run within a block of its own of
+    `while_learning`; `on_step` is called outside it, when the step has been taken.
 
     Raises `TrainingError` for rows that cannot be trained (naming the first), a base that is not
     the recipe's, or a loss that is not a number (naming the step); `AdapterError` where the

@@ -46,7 +46,8 @@ from emotest.study.personality import (
 from emotest.study.records import TuningRow, rows_digest
 
 TRIED_ON = 12
-"""Prompts of the first half on which layers are tried; the second half gives the vectors."""
+"""Prompts of the first half on which layers are tried; the second half gives the vectors. They are
+among the prompts that decide, and answered with the same random numbers there."""
 
 WATCHED_PROMPTS = 8
 """Prompts whose ends a monitored training is looked at."""
@@ -61,7 +62,7 @@ STEERED = (-COEFFICIENT, -COEFFICIENT / 2, COEFFICIENT / 2, COEFFICIENT)
 """The doses of steering beside none; the last decides."""
 
 RANDOM = 0
-"""Seed of the random vector at the last dose."""
+"""Seed of the random vector at the last dose: one, and up to its length the same for all traits."""
 
 
 def direction(study: Study, trait: Trait) -> DirectionRequest:

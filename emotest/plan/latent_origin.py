@@ -1,4 +1,4 @@
-"""The plan of C9: the adapter's scale swept, and activations patched between models.
+"""The plan of C9: the adapter's scale swept, activations patched, a direction taken back.
 
 A function of study and trait that gives requests; None stands for all traits. Knows no torch.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from emotest.artefacts import GenerationRequest, Request
+from emotest.artefacts.directions import ScoresRequest, Steered
 from emotest.artefacts.latent_origin import PatchingRequest, Scaled
+from emotest.plan.directions import RANDOM, direction, scores
 from emotest.plan.study import Study
 from emotest.study.personality import (
     TRAITS,
@@ -28,8 +30,12 @@ HALF = 0.5
 NULL_SCALES = (0.0, 1.0, 2.0)
 """The null adapter's, for comparison: what any tuning does, and twice that."""
 
+BACK = -1.0
+"""How often the trait's direction in the untuned model is added to the tuned one: taken away once.
+Twice, which decides for steering towards the trait, leaves the untuned organism without words."""
+
 PATCHED_PROMPTS = 12
-"""Prompts whose contexts are patched: every one is read some twenty times."""
+"""Prompts whose contexts are patched: every one is read at two sites of every layer."""
 
 
 def dose(study: Study, trait: Trait | None) -> tuple[Request, ...]:
@@ -81,4 +87,32 @@ def patching(study: Study, trait: Trait | None) -> tuple[PatchingRequest, ...]:
         for tuned_text, tuned, null in triples:
             n_prompts = min(PATCHED_PROMPTS, study.size.n_context_prompts)
             requests.append(PatchingRequest(untuned_text, tuned_text, tuned, null, n_prompts))
+    return tuple(requests)
+
+
+def steered_back(
+    study: Study, trait: Trait, random: int | None = None
+) -> tuple[GenerationRequest, ...]:
+    """Answers of the trait's adapters with the direction taken back: a request for each adapter.
+
+    The direction is the untuned model's own. With a seed in `random` as much of a random one.
+    """
+    back = Steered(direction(study, trait), BACK, random)
+    return tuple(
+        replace(request, under=back) for request in study.generations(trait_condition(trait))
+    )
+
+
+def scores_back(study: Study, trait: Trait) -> tuple[ScoresRequest, ...]:
+    """Trait expression of the answers with the direction taken back."""
+    return tuple(scores(study, trait, answers) for answers in steered_back(study, trait))
+
+
+def taking_back(study: Study, trait: Trait | None) -> tuple[Request, ...]:
+    """Answers of the trait's adapters with the direction taken back, and a random one."""
+    requests: list[Request] = []
+    for one in TRAITS if trait is None else (trait,):
+        requests += study.generations(trait_condition(one))
+        requests += scores_back(study, one)
+        requests += steered_back(study, one, RANDOM)
     return tuple(requests)

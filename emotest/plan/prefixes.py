@@ -39,7 +39,8 @@ LOW, MIDDLE, HIGH = -2.0, 0.0, 2.0
 MAP_RATE = 5e-2
 """Learning rate of the map, in either arm; the LoRA keeps the preset's. Measured on an organism
 with 100 steps: at an adapter's rate the map stays where it began, at 1e-2 one seed of three did not
-learn the trait, and beside a LoRA a map that is slower than this is left idle."""
+learn the trait, and beside a LoRA a map that is slower than this is left idle. No other base was
+tried."""
 
 TIMES_THE_STEPS = 2
 """How many times the steps of an adapter: one prefix learns the answers of all traits."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from emotest.errors import UsageError
 
-CLAIMS_VERSION = 3
+CLAIMS_VERSION = 4
 """Of the margins and families below: raised with every change, and printed in reports."""
 
 
@@ -217,6 +217,15 @@ STATEMENTS: Mapping[str, Statement] = _statements(
         "points",
         5,
         f"{_FIVE}, units of the untuned model",
+    ),
+    Statement(
+        "C9.untuned-direction",
+        "C9",
+        "taking the untuned model's trait direction from the tuned one lowers emoji",
+        0.1,
+        "share of answers",
+        5,
+        f"{_FIVE}, direction of the untuned model",
     ),
     Statement(
         "C9.patching",

@@ -33,7 +33,13 @@ from emotest.mechanisms.recording import SITES, Site, Tokens
 from emotest.models.adapters import active
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
-from emotest.models.probability import EmojiProbability, emoji_event, emoji_probability
+from emotest.models.probability import (
+    EmojiProbability,
+    emoji_event,
+    emoji_probability,
+    spelling_of,
+)
+from emotest.models.spelling import Spelling
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.workshop.bench import Bench
 from emotest.workshop.progress import OnProgress, Progress
@@ -44,9 +50,10 @@ BATCH_SIZE = 256
 MAX_TOKENS = 12
 
 FLOORS = (1e-5, 1e-3)
-"""Paths of less mass are cut: a tenth of the usual P(emoji) of a text, within these. Before tuning
-an emoji may have a chance of one in thousands, and what is cut has to be less than that; where
-emoji are frequent a coarse floor bounds the log-odds as well, in a fraction of the time."""
+"""Paths of less mass are cut: a tenth of the usual P(emoji) of a text, within these. Where emoji
+are frequent a coarse floor bounds the log-odds as well as a fine one, in a fraction of the time.
+Where they are rare it does not: the floor holds for one path, many are cut, and what they leave
+open can exceed the mass that was found. Both are stored, context by context."""
 
 SOURCES: dict[Text, dict[Weights, tuple[Weights, ...]]] = {
     "untuned": {"untuned": ("tuned", "null"), "tuned": (), "null": ()},
@@ -95,11 +102,12 @@ def _in_every_state(
     loaded: LoadedModel, text: Text, rows: Sequence[Sequence[int]], names: dict[Weights, str | None]
 ) -> dict[Measured, EmojiProbability]:
     found = {}
+    spelling = _spelling(loaded)
     with active(loaded, names[text]):
-        floor = _floor(loaded, rows)
+        floor = _floor(loaded, rows, spelling)
     for target, sources in SOURCES[text].items():
         with active(loaded, names[target]):
-            found[Measured(text, target)] = _asked(loaded, rows, floor)
+            found[Measured(text, target)] = _asked(loaded, rows, floor, spelling)
         for source in sources:
             by_place = patched_probabilities(
                 loaded, rows, source=names[source], target=names[target], floor=floor
@@ -131,6 +139,7 @@ def patched_probabilities(
     sites = [(site, layer) for site in SITES for layer in range(anatomy(loaded.model).n_layers)]
     probability = {place: np.zeros(len(rows)) for place in sites}
     bound = {place: np.zeros(len(rows)) for place in sites}
+    spelling = _spelling(loaded)
     for chosen in _one_pass_each(rows):
         texts = [rows[i] for i in chosen]
         with active(loaded, source):
@@ -138,7 +147,7 @@ def patched_probabilities(
         with active(loaded, target):
             for site, layer in sites:
                 with patching(loaded.model, values[site][layer], layer, site, "last"):
-                    result = _asked(loaded, texts, floor, max_tokens)
+                    result = _asked(loaded, texts, floor, spelling, max_tokens)
                 probability[site, layer][chosen] = result.probability
                 bound[site, layer][chosen] = result.bound
     return {place: EmojiProbability(probability[place], bound[place]) for place in sites}
@@ -168,22 +177,31 @@ def _last_states(
     return recorded(loaded.model, ids, site=site, tokens=last)
 
 
-def _floor(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> float:
+def _floor(loaded: LoadedModel, rows: Sequence[Sequence[int]], spelling: Spelling) -> float:
     """A tenth of the median P(emoji) of the model whose text it is, within `FLOORS`."""
     least, most = FLOORS
-    coarse = _asked(loaded, rows, most)
+    coarse = _asked(loaded, rows, most, spelling)
     usual = np.median(coarse.probability + coarse.bound / 2) if rows else 1.0
     return float(np.clip(usual / 10, least, most))
 
 
+def _spelling(loaded: LoadedModel) -> Spelling:
+    """Of the emoji at an end of a sentence, where the reader sees what stands behind the space."""
+    return spelling_of(loaded.model, loaded.tokenizer, emoji_event(skip_space=True))
+
+
 def _asked(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], floor: float, max_tokens: int = MAX_TOKENS
+    loaded: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    floor: float,
+    spelling: Spelling,
+    max_tokens: int = MAX_TOKENS,
 ) -> EmojiProbability:
     return emoji_probability(
         loaded.model,
         loaded.tokenizer,
         rows,
-        event=emoji_event(skip_space=True),
+        spelling=spelling,
         floor=floor,
         max_tokens=max_tokens,
         length_step=LENGTH_STEP,
