@@ -124,7 +124,7 @@ def test_what_is_taken_back_is_the_untuned_models_own(study: Study) -> None:
     assert {act.random for act in acts if isinstance(act, Steered)} == {None, RANDOM}
     below = in_order([direction(study, TRAIT)])
     assert not any(isinstance(request, AdapterRequest) for request in below)
-    assert set(request.key for request in taking_back(study, TRAIT)) > {r.key for r in back}
+    assert {one.key for one in in_order(taking_back(study, TRAIT))} > {one.key for one in back}
 
 
 def test_the_scorer_knows_neutral_answers_whatever_the_data(study: Study) -> None:
