@@ -30,7 +30,7 @@ from emotest.plan.directions import (
 )
 from emotest.report.figures import dose_curve, scatter
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
-from fixtures.directions import agreement_or_none_seen
+from fixtures.directions import agreement_or_none_seen, coherent
 from fixtures.run import needs
 
 pytestmark = [pytest.mark.c10, pytest.mark.persona_vectors, pytest.mark.high]
@@ -143,7 +143,9 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
         ),
     )
     change = prompt_difference(steered[-1].emoji, unsteered.emoji)
-    decision = raised(change, **terms("C10.steering"))
+    decision = raised(change, **terms("C10.steering")).provided(
+        *coherent(steered[-1].coherence, unsteered.coherence)
+    )
     decision = decision.provided(
         bool(steered[-1].emoji.mean() > at_random.emoji.mean()),
         "more than along a random vector of the same length",
@@ -158,7 +160,6 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
                 f"at random {at_random.emoji.mean():.2f}",
                 f"expression of the trait {unsteered.expression:.2f} to "
                 f"{steered[-1].expression:.2f}",
-                f"coherence {unsteered.coherence:.2f} to {steered[-1].coherence:.2f} nats a token",
             ),
         )
     )
@@ -177,6 +178,7 @@ def test_steering_during_the_tuning_prevents_emoji(trait, prevented, watched, mo
     steered, plain = prevented(trait)
     shift = np.mean([monitor["seen"][-1]["shift"] for monitor in watched(trait, True)])
     decision = lowered(crossed_difference(steered.emoji, plain.emoji), **terms("C10.prevention"))
+    decision = decision.provided(*coherent(steered.coherence, plain.coherence))
     judge(
         verdict(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),

@@ -104,15 +104,15 @@ def steered_back(
 
 
 def scores_back(study: Study, trait: Trait) -> tuple[ScoresRequest, ...]:
-    """Trait expression of the answers with the direction taken back."""
-    return tuple(scores(study, trait, answers) for answers in steered_back(study, trait))
+    """Trait expression and coherence, with the direction taken back and as the adapters are."""
+    arms = (*steered_back(study, trait), *study.generations(trait_condition(trait)))
+    return tuple(scores(study, trait, answers) for answers in arms)
 
 
 def taking_back(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """Answers of the trait's adapters with the direction taken back, and a random one."""
     requests: list[Request] = []
     for one in TRAITS if trait is None else (trait,):
-        requests += study.generations(trait_condition(one))
         requests += scores_back(study, one)
         requests += steered_back(study, one, RANDOM)
     return tuple(requests)
