@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from emotest.artefacts import Request
+from emotest.artefacts import Request, Training
 from emotest.workshop.progress import Progress
 
 
@@ -43,7 +43,9 @@ def live_progress(
 
 
 def _counted(missing: Sequence[Request]) -> str:
-    kinds = Counter(request.plural for request in missing)
+    # Adapters first, for they take longest and all else stands on them.
+    trained_first = sorted(missing, key=lambda request: not isinstance(request, Training))
+    kinds = Counter(request.plural for request in trained_first)
     return ", ".join(f"{n} {plural}" for plural, n in kinds.items())
 
 
