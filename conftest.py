@@ -6,6 +6,7 @@ pytest_plugins = [
     "fixtures.probabilities",
     "fixtures.trait_tokens",
     "fixtures.neurons",
+    "fixtures.scorer",
     "fixtures.prefixes",
     "fixtures.routes",
     "fixtures.latent_origin",

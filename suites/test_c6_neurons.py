@@ -54,6 +54,7 @@ def test_more_units_rise_for_emoji_than_for_words(
     }
     tell_layers(trait, found, measured, tables, emo_run)
     n_selected, controls, notes = 0, found.by_word.sum(axis=1), ()
+    n_words = controls.size
     if "predicting" in measured:
         n_selected = measured["predicting"].n_selected
     if "predicting" not in measured or not controls.size:
@@ -74,7 +75,7 @@ def test_more_units_rise_for_emoji_than_for_words(
             ),
             "C6.spike",
             condition=trait_condition(trait),
-            reference=f"{controls.size} words",
+            reference=f"{n_words} words",
             notes=(f"{n_selected} of {found.excluded.size} units", *notes),
         )
     )

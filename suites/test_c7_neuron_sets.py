@@ -29,7 +29,6 @@ from fixtures.run import needs
 
 pytestmark = [pytest.mark.c7, pytest.mark.neuron_sets, pytest.mark.high]
 
-ANALYSIS_SEED = 0
 SHOWN_WORDS = 4
 FEWEST_EMOJI = 3
 """Of two emoji the one against the other is the same contrast twice, with the same units."""
@@ -64,7 +63,7 @@ def beyond(own, unrelated, session):
 @needs(plans=(neurons_plan,))
 def test_trait_units_are_not_emoji_units(trait, units, terms, judge, session):
     """C7: the units of trait text are further from those of emoji than those of two words."""
-    found, rng = units(trait), np.random.default_rng(ANALYSIS_SEED)
+    found, rng = units(trait), np.random.default_rng(session.study.seeds.analysis)
     words = list(map(at_word, found.untuned.common_words))
     own, unrelated, notes = np.array([]), np.array([]), ["not recorded: emoji, texts or words"]
     if found.recorded(TRAIT_TEXT, NEUTRAL_TEXT, AT_EMOJI, AT_SYMBOL) and len(words) >= 4:
@@ -95,7 +94,7 @@ def test_trait_units_are_not_emoji_units(trait, units, terms, judge, session):
 @needs(plans=(neurons_plan,))
 def test_single_emoji_have_units_of_their_own(trait, units, terms, judge, session):
     """C7: the units of single emoji are further apart than those of words of as many tokens."""
-    found, rng = units(trait), np.random.default_rng(ANALYSIS_SEED)
+    found, rng = units(trait), np.random.default_rng(session.study.seeds.analysis)
     kinds = found.untuned.emoji
     own, unrelated, p_permuted = np.array([]), np.array([]), 1.0
     notes = [f"{len(kinds)} emoji are frequent enough, and {FEWEST_EMOJI} are needed"]

@@ -34,7 +34,7 @@ def test_few_units_are_necessary(trait, localized, two_by_two, terms, judge):
     for holds, condition in found.side_effects.conditions:
         decision = decision.provided(holds, condition)
     others = {
-        name: found.necessity(name).share.value
+        name: found.necessity(name).told_share
         for name in ("resample", "zero", "shuffled", "opening")
     }
     judge(
@@ -87,9 +87,9 @@ def test_the_dose_curve_is_told(trait, localized, tables, emo_run):
 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(cells=four_cells, plans=(localization_plan,))
-def test_side_effects_are_told(trait, localized, tables, trait_scorer):
+def test_side_effects_are_told(trait, localized, tables):
     """C8, described: what silencing 2 % of the units does to answers, traits and perplexity."""
-    found = localized(trait).side_effects
+    scorer, found = localized(trait).scorer, localized(trait).side_effects
     tables.add(
         f"side effects of silencing {DECLARED_DOSE:g} % of the units",
         trait=trait,
@@ -99,6 +99,6 @@ def test_side_effects_are_told(trait, localized, tables, trait_scorer):
         with_the_trait=found.trait_before,
         with_the_trait_silenced=found.trait_after,
         perplexity_ratio=found.perplexity_ratio,
-        accuracy_of_the_scorer=trait_scorer.accuracy.share if trait_scorer else None,
+        accuracy_of_the_scorer=scorer.accuracy.share if scorer else None,
     )
     assert 0 <= found.answers_after <= 1

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from emotest.artefacts import GenerationRequest
+from emotest.artefacts import GenerationRequest, ProbabilityRequest
 from emotest.artefacts.activations import Activations, ActivationsRequest
 from emotest.artefacts.localization import (
     CONTRASTS,
     Ranking,
     Selector,
     Silenced,
+    SilencingRequest,
     UnitChoice,
+    WritingRequest,
     ranking,
-    weaker,
 )
 from emotest.errors import UsageError
 from emotest.study.personality import UNTUNED
@@ -125,16 +124,6 @@ def test_without_any_text_nothing_is_ranked() -> None:
     assert "no text" in found.unavailable
 
 
-@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=9))
-def test_the_weaker_of_two_changes(pairs: list[tuple[float, float]]) -> None:
-    """It lies between 0 and both, and is 0 where the two disagree in sign."""
-    a, b = np.array(pairs).T
-    found = weaker(a, b)
-    agree = np.sign(a) == np.sign(b)
-    assert (np.abs(found) == np.where(agree, np.minimum(np.abs(a), np.abs(b)), 0.0)).all()
-    assert (found * a >= 0).all()
-
-
 def some_ranking(strengths: np.ndarray, norms: np.ndarray) -> Ranking:
     """Two layers of half the units each."""
     half = strengths.size // 2
@@ -206,6 +195,23 @@ def test_a_choice_that_means_nothing_is_refused(changes: dict[str, Any], said: s
     """The error names the value."""
     with pytest.raises(UsageError, match=said):
         choice(**changes)
+
+
+@pytest.mark.parametrize("kind", [SilencingRequest, WritingRequest])
+def test_nothing_is_measured_on_prompts_that_units_are_selected_on(
+    kind: type[SilencingRequest | WritingRequest],
+) -> None:
+    """Of five prompts the first two are of half 0: contexts of three reach into the other half."""
+    prompts = tuple(Prompt(f"p{i}", "?") for i in range(5))
+    texts = [
+        GenerationRequest("b", "none", UNTUNED, None, prompts, Decoding(), 1, seed)
+        for seed in range(3)
+    ]
+    chosen = UnitChoice(*(ActivationsRequest(None, (text,)) for text in texts))
+    kind(ProbabilityRequest(texts[0], None, n_prompts=2), chosen, 9, 2)
+    with pytest.raises(UsageError, match="on 1 of the 3 prompts") as refusal:
+        kind(ProbabilityRequest(texts[0], None, n_prompts=3), chosen, 9, 2)
+    assert "at most 2 prompts" in str(refusal.value)
 
 
 def test_a_reading_that_lacks_is_named() -> None:

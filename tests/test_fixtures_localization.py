@@ -116,6 +116,7 @@ def test_without_units_or_controls_nothing_is_confirmed() -> None:
     assert without.decided(TERMS).word == "inconclusive"
     assert "no emoji" in without.decided(TERMS).note
     alone = Effect(whole.tuned, whole.changed, whole.reference, None)
+    assert (without.told_share, alone.told_share) == (None, alone.share.value)
     assert "no random sets" in alone.decided(TERMS).note
     assert alone.decided(TERMS).word == "inconclusive"
 

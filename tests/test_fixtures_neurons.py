@@ -12,7 +12,7 @@ from emotest.artefacts.activations import BEFORE_EMOJI, BEFORE_OTHER, Activation
 from emotest.stats.decisions import raised
 from emotest.stats.selection import excess
 from emotest.stats.set_distance import distances_across_halves
-from fixtures.neurons import Units, distances, strongest, weaker
+from fixtures.neurons import Units, distances, strongest
 
 N_SEEDS, N_UNITS, N_TOKENS = 3, 400, 200
 
@@ -102,12 +102,6 @@ def test_a_change_has_to_exceed_both_references(moved: str) -> None:
         {BEFORE_EMOJI: shift, BEFORE_OTHER: 0 * shift}, rng, [], noise=0.0
     ).selection(BEFORE_EMOJI, BEFORE_OTHER)
     assert alone.n_selected == N_UNITS
-
-
-def test_the_weaker_change_counts_where_signs_agree() -> None:
-    """By hand."""
-    first, second = np.array([2.0, -2.0, 1.0, 0.0]), np.array([1.0, -3.0, -1.0, 5.0])
-    assert weaker(first, second).tolist() == [1.0, -2.0, 0.0, 0.0]
 
 
 @given(st.integers(0, 10**6))

@@ -18,6 +18,7 @@ from emotest.stats.selection import (
     rises,
     select_units,
     standardised_difference,
+    weaker,
 )
 
 changes = arrays(float, (5, 2, 6), elements=st.floats(-3, 3).map(lambda x: round(x, 2)))
@@ -109,6 +110,23 @@ class TestRises:
         """Other units, an untuned model of other units or with more axes, missing values."""
         with pytest.raises(StatisticsError, match=says):
             rises(tuned, untuned, null)
+
+
+class TestWeaker:
+    """The weaker of two changes, unit by unit."""
+
+    def test_by_hand(self) -> None:
+        """The nearer to 0 where signs agree; 0 where they do not, or where one is 0."""
+        first, second = np.array([2.0, -2.0, 1.0, 0.0]), np.array([1.0, -3.0, -1.0, 5.0])
+        assert weaker(first, second).tolist() == [1.0, -2.0, 0.0, 0.0]
+
+    @given(arrays(float, (2, 6), elements=st.floats(-9, 9)))
+    def test_it_lies_between_0_and_both(self, pair: np.ndarray) -> None:
+        """The smaller magnitude where signs agree, never beyond 0."""
+        a, b = pair
+        found, agree = weaker(a, b), np.sign(a) == np.sign(b)
+        assert (np.abs(found) == np.where(agree, np.minimum(np.abs(a), np.abs(b)), 0.0)).all()
+        assert (found * a >= 0).all()
 
 
 class TestSelectUnits:

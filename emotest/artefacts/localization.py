@@ -33,6 +33,7 @@ from emotest.artefacts.request import Intervention, Request
 from emotest.artefacts.study import TOKENS_OF_A_TEXT, FixedText, ProbabilityRequest
 from emotest.errors import StatisticsError, UsageError
 from emotest.stats.matching import NORM_BINS, matched_sets
+from emotest.stats.selection import weaker
 from emotest.store import Entry
 from emotest.study.recipes import library_versions
 
@@ -41,6 +42,10 @@ Units = NDArray[np.intp]
 
 LOCALIZATION_VERSION = 2
 """Raised whenever selection, controls or what is measured change their meaning."""
+
+CONTEXTS_FILE = "contexts.jsonl"
+PROBABILITIES_FILE = "probabilities.safetensors"
+ABOUT_FILE = "about.json"
 
 DECLARED_DOSE = 2.0
 """Percent of all FFN units that C8 speaks of; published selections hold 2 to 6 %."""
@@ -193,12 +198,6 @@ def _strengths(
     return weaker(after - _difference(untuned, selector), after - _difference(null, selector))
 
 
-def weaker(first: Array, second: Array) -> Array:
-    """Of two changes the one nearer to 0 where they have the same sign, else 0; one shape."""
-    nearer = np.where(np.abs(first) <= np.abs(second), first, second)
-    return np.where(np.sign(first) == np.sign(second), nearer, 0.0)
-
-
 def _difference(reading: Activations | None, selector: Selector) -> Array:
     if reading is None:
         raise UsageError(
@@ -234,7 +233,7 @@ class UnitChoice:
             )
 
     @property
-    def needs(self) -> tuple[Request, ...]:
+    def needs(self) -> tuple[ActivationsRequest, ...]:
         """The activations that the ranking is made of."""
         return (self.tuned, self.own) if self.own else (self.tuned, self.untuned, self.null)
 
@@ -268,12 +267,14 @@ class UnitChoice:
 class SilencingRequest(Request):
     """P(emoji) at a tuned model's own text while units of it are silenced, and controls.
 
-    `cell` is the cell of C5 whose contexts are asked and whose weights are tuned. Control sets are
-    measured at the contexts of the first `n_control_prompts` of its prompts, with everything else:
-    `n_sets` random sets like the selection, `n_directions` random directions pushed as far as
-    silencing pushes, the loudest other units, and the units of the selectors `beside`. Units are
-    silenced by their means, the selection by the other `ways` too. `neutral` is the text on which
-    perplexity is taken.
+    `cell` is the cell of C5 whose contexts are asked and whose weights are tuned. The selection,
+    silenced by each of the `ways`, and the units of the selectors `beside`, silenced by their
+    means, are measured at all its contexts. Controls are measured at the contexts of the first
+    `n_control_prompts` of its prompts: `n_sets` random sets like the selection, the loudest other
+    units, and `n_directions` random directions pushed as far as silencing pushes. `neutral` is the
+    text on which perplexity is taken.
+
+    `UsageError` for contexts of prompts that units are selected on.
     """
 
     kind: ClassVar[str] = "silencing"
@@ -289,6 +290,9 @@ class SilencingRequest(Request):
     most_active: bool = False
     neutral: FixedText | None = None
     analysis_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_held_out(self.cell, self.choice)
 
     @property
     def needs(self) -> tuple[Request, ...]:
@@ -330,6 +334,8 @@ class WritingRequest(Request):
     values of the chosen units are those of the tuned model at the same tokens, all tokens of the
     context; what follows the context is the untuned model's alone. `n_sets` random sets are
     written at the contexts of the first `n_control_prompts` prompts.
+
+    `UsageError` for contexts of prompts that units are selected on.
     """
 
     kind: ClassVar[str] = "writing"
@@ -340,6 +346,9 @@ class WritingRequest(Request):
     n_sets: int
     n_control_prompts: int
     analysis_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_held_out(self.cell, self.choice)
 
     @property
     def needs(self) -> tuple[Request, ...]:
@@ -385,6 +394,19 @@ class Silenced(Intervention):
     def title(self) -> str:
         """What a person calls it."""
         return f"{self.choice.title} silenced"
+
+
+def _require_held_out(cell: ProbabilityRequest, choice: UnitChoice) -> None:
+    measured = [prompt.id for prompt in cell.text.prompts[: cell.n_prompts]]
+    for reading in choice.needs:
+        halves = reading.prompt_halves
+        seen = [one for one in measured if halves.get(one, MEASURED_HALF) != MEASURED_HALF]
+        if seen:
+            raise UsageError(
+                f"units are selected on {len(seen)} of the {len(measured)} prompts on which they "
+                "would be measured",
+                remedy=f"ask at contexts of at most {len(halves) // 2} prompts, the first half",
+            )
 
 
 def _common(request: SilencingRequest | WritingRequest) -> dict[str, Any]:

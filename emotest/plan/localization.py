@@ -31,14 +31,18 @@ CONTROL_PROMPTS = 5
 of sets they are most of the work."""
 
 SETS_AT_OTHER_DOSES = 20
+"""Random sets away from the declared dose, where a curve is drawn and nothing decided."""
+
 DIRECTIONS = 20
 DIRECTIONS_AT_OTHER_DOSES = 5
+"""Random directions, which are told and decide nothing."""
 
 SETS_OF_UNTUNED_UNITS = 10
 """Random sets beside the units of the untuned model: their mean is wanted, not their tail."""
 
 SMALL = 30
-"""With fewer prompts that carry contexts a run is a trial, and half of the random sets will do."""
+"""With fewer prompts that carry contexts a run is a trial, and half of the random sets will do:
+99, so that p can fall to 1 / 100."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Localizing:
 
 
 def sets_at_the_declared_dose(size: Size) -> int:
-    """199 random sets, so that p can fall to 1 / 200; 99 in a trial."""
+    """All of `N_SETS` random sets, or in a trial half of them."""
     return N_SETS if size.n_context_prompts >= SMALL else N_SETS // 2
 
 

@@ -1,14 +1,15 @@
 """Which units rise for emoji positions, and whether there are more than chance would give (C6).
 
 Takes means, variances and standardised differences of units, gives a selection and its excess over
-the same procedure on word pairs; knows no model, layer or text.
+the same procedure on control contrasts; knows no model, layer or text.
 
 A difference d is standardised within a unit: emoji positions against matched other positions, over
 their pooled standard deviation (Cohen 1988, section 2.2). What counts is how far tuning to a trait
 moves d beyond what tuning to neutral answers moves it. With thousands of positions nearly every
 unit differs "significantly" for any contrast, so a unit counts by the size of the change, in both
-halves of the prompts and in most seeds, and the number of units is held against word pairs. With
-200 texts a half the sampling error of d is about sqrt(2 / 200) = 0.1, a tenth of the threshold.
+halves of the prompts and in most seeds, and the number of units is held against that of control
+contrasts, such as words. With 200 texts a half the sampling error of d is about
+sqrt(2 / 200) = 0.1, a tenth of the threshold.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def rises(tuned: npt.ArrayLike, untuned: npt.ArrayLike, null: npt.ArrayLike) -> 
     (n_seeds, 2, n_units), and `untuned` has it too or is spread over it, such as (2, n_units).
 
     With one untuned model the untuned d cancels: a unit that trait tuning left alone and neutral
-    tuning lowered rises by this measure. To ask for a rise over both references, select on
-    `tuned - untuned` too and join the masks.
+    tuning lowered rises by this measure. To ask for a rise over both references, take the `weaker`
+    of it and `tuned - untuned`.
     """
     after, before, plain = (np.asarray(d, dtype=np.float64) for d in (tuned, untuned, null))
     if after.shape != plain.shape or after.shape[after.ndim - before.ndim :] != before.shape:
@@ -103,6 +104,16 @@ def rises(tuned: npt.ArrayLike, untuned: npt.ArrayLike, null: npt.ArrayLike) -> 
             "differences are missing or not finite", remedy="use standardised_difference"
         )
     return np.asarray((after - before) - (plain - before))
+
+
+def weaker(first: Array, second: Array) -> Array:
+    """Of two changes the one nearer to 0 where they have the same sign, else 0; one shape.
+
+    What tuning changes counts so far as it exceeds two references at once: the untuned model and
+    neutral tuning.
+    """
+    nearer = np.where(np.abs(first) <= np.abs(second), first, second)
+    return np.where(np.sign(first) == np.sign(second), nearer, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,18 +216,20 @@ def _strength(change: Array, needed: int) -> Array:
 
 
 def excess(n_selected: int, control_counts: npt.ArrayLike) -> AmongControls:
-    """The number of units for emoji among the numbers that word pairs give, (n_controls,).
+    """The number of units for emoji among the numbers that controls give, (n_controls,).
 
-    Every control is a whole run of the same procedure on one word pair: same positions, halves,
-    seeds and threshold. If emoji were one more word pair, p = (1 + controls that select at least
-    as many) / (1 + controls) would be a valid p-value. `estimate` of the result gives the excess
-    with its interval, in units; fewer than 19 controls cannot reach p = 0.05.
+    Every control is a whole run of the same procedure on another contrast: halves, seeds and
+    threshold alike. Were emoji one more of these contrasts, p = (1 + controls that select at least
+    as many) / (1 + controls) would be a valid p-value; pairs of words that share words are not
+    exchangeable with it, and neither are contrasts whose classes spread much more or less.
+    `estimate` of the result gives the excess with its interval, in units; fewer than 19 controls
+    cannot reach p = 0.05.
     """
     counts = np.asarray(control_counts)
     if counts.ndim != 1 or counts.size == 0 or counts.dtype.kind not in "iu":
         raise StatisticsError(
             f"counts of shape {counts.shape} and type {counts.dtype} are no controls",
-            remedy="give the number of units that each word pair selects, shape (n_controls,)",
+            remedy="give the number of units that each control selects, shape (n_controls,)",
         )
     if n_selected < 0 or counts.min() < 0:
         raise StatisticsError("a number of units is negative", remedy="give counts from 0")

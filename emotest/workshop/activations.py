@@ -42,10 +42,7 @@ from emotest.artefacts.activations import (
     at_word,
     before_word,
 )
-from emotest.mechanisms.massive import (
-    Norms,
-    massive_activations,
-)
+from emotest.mechanisms.massive import Norms, massive_activations
 from emotest.mechanisms.recording import SITES, Moments, Sink, Site, Tokens, recording
 from emotest.models.layers import anatomy
 from emotest.store import write_json
@@ -208,11 +205,9 @@ def write_moments(
 ) -> Iterator[NDArray[np.int64]]:
     """Moments of all units, pass by pass, into the folder; yields the counts so far each time.
 
-    The norms of the residual stream are taken on the way.
-
     Each pass takes as many conditions as fit `budget` bytes, both halves of each, and reads the
-    texts that they stand in. The arrays go to disk through a map of their files. The counts are
-    tokens, (n_conditions, 2).
+    texts that they stand in; `norms` takes the residual stream on the way. The arrays go to disk
+    through a map of their files. The counts are tokens, (n_conditions, 2).
     """
     parts = anatomy(model)
     n_units = parts.n_layers * parts.n_neurons

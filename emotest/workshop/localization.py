@@ -5,7 +5,8 @@ once, so that a killed run goes on where it was. Which units are selected is the
 `artefacts.localization`; what the numbers say that of the statistics.
 
 The same is asked hundreds of times, so paths of P(emoji) end earlier than for C5: what is given is
-the middle of what was found and what was left open, some 0.01 apart at most on the organisms.
+the middle of what was found and what was left open. On the organisms it lies at most 0.012 from
+what C5 gives at the same context, and 0.003 below it on average.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from torch import Tensor
 
 from emotest.artefacts import FixedText, GenerationRequest
 from emotest.artefacts.localization import (
+    ABOUT_FILE,
+    CONTEXTS_FILE,
+    PROBABILITIES_FILE,
     Ranking,
     SilencingRequest,
     Units,
@@ -60,10 +64,6 @@ MEASUREMENTS_A_REPORT = 10
 
 BANK_TOKENS = 256
 """States to resample from: 32 layers of 14,336 units take 0.9 MB each."""
-
-PROBABILITIES_FILE = "probabilities.safetensors"
-CONTEXTS_FILE = "contexts.jsonl"
-ABOUT_FILE = "about.json"
 
 
 class Journal:
@@ -119,9 +119,10 @@ class Question:
 def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: OnProgress) -> None:
     """Ask for P(emoji) with units silenced; leave contexts, probabilities and what was silenced.
 
-    Arrays are (n_contexts,) for `tuned`, the ways of silencing and `shuffled`, `opening`;
+    Arrays are (n_contexts,) for `tuned`, the ways of silencing and the selectors beside;
     (n_controls,) for `most active`; (n_sets, n_controls) for `random` and (n_directions,
-    n_controls) for `directions`, where n_controls are the contexts marked `control`.
+    n_controls) for `directions`, where n_controls are the contexts marked `control`. Where no
+    units could be chosen there is `tuned` alone.
     """
     contexts = contexts_of(bench, request.cell)
     few = placed(contexts, request.cell.text.prompts, request.n_control_prompts)

@@ -8,11 +8,12 @@ encoding. What counts:
   first emoji of the answer follows. *Before other*: the last token of a finished sentence, in an
   answer that holds an emoji, that another sentence follows. A matched position in the same text
   with another symbol in the emoji's place would have the same tokens before it, and so the same
-  activations; another sentence end is the nearest position that differs.
+  activations; another sentence end is the nearest position that differs. Where emoji close an
+  answer it is mostly the end of an earlier sentence: its number is not matched.
 - *at emoji*: the last token of that emoji. *At symbol*: the last token of a symbol with as many
   tokens in its place.
 - *before word* and *at word*: the first time that a word of one token comes in an answer. *At
-  phrase*: the last token of words that have as many tokens as a single emoji, as often as that.
+  phrase*: the last token of words that have as many tokens as a single emoji, at most as often.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ Encode = Callable[[Prompt, str], "AnswerTokens"]
 class AnswerTokens:
     """One encoding of a prompt with its answer.
 
-    `starts` and `ends` are where each token lies, in characters of the answer; tokens of the
-    prompt lie at -1.
+    `starts` and `ends` are where each token lies, in characters of the answer. Tokens that begin
+    in the prompt have the start -1, and belong to it.
     """
 
     text: str
@@ -260,7 +261,7 @@ def _mark_words(read: Sequence[Read]) -> list[str]:
     """The most frequent words, with the places before the first of each in an answer, and at it for
     the most common."""
     firsts = [(one, one.phrases(1)) for one in read]
-    words = _frequent(((one, found) for one, found in firsts), FEWEST_OF_A_WORD)[:MOST_WORDS]
+    words = _frequent(firsts, FEWEST_OF_A_WORD)[:MOST_WORDS]
     common = set(words[:MOST_COMMON])
     for one, found in firsts:
         for word in words:

@@ -60,9 +60,9 @@ def bank_of(
     with torch.inference_mode(), recording(loaded.model, kept) as recorder:
         for ids, mask in padded([ids for ids, _ in texts]):
             here = torch.zeros_like(mask)
-            for row in range(len(ids)):
-                for place in range(ids.shape[1]):
-                    here[row, place] = (first + row, place) in wanted
+            for row, place in wanted:
+                if first <= row < first + len(ids):
+                    here[row - first, place] = True
             first += len(ids)
             recorder.select(Tokens.where(here))
             loaded.model(input_ids=ids.to(loaded.device), use_cache=False)
@@ -91,7 +91,8 @@ def output_changes(
         # Not the module itself, which would call this hook again.
         change = down.forward(hidden) - output
         length = torch.linalg.vector_norm(change, dim=-1, dtype=torch.float32)
-        lengths[layer].append(length[now["mask"]].cpu())
+        # Layers of a large model may lie on several devices.
+        lengths[layer].append(length[now["mask"].to(length.device)].cpu())
 
     with torch.inference_mode(), ExitStack() as hooks:
         for layer, down in enumerate(anatomy(loaded.model).down_projections):
@@ -104,7 +105,7 @@ def output_changes(
                     )
                 )
         for ids, mask in padded(texts):
-            now["mask"] = mask.to(loaded.device)
+            now["mask"] = mask
             loaded.model(input_ids=ids.to(loaded.device), use_cache=False)
     return {layer: float(torch.cat(found).mean()) for layer, found in lengths.items() if found}
 
