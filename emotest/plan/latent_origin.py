@@ -13,11 +13,11 @@ from emotest.artefacts.latent_origin import PatchingRequest, Scaled
 from emotest.plan.directions import RANDOM, direction, scores
 from emotest.plan.study import Study
 from emotest.study.personality import (
-    TRAITS,
     UNTUNED,
     Condition,
     Trait,
     null_condition,
+    one_or_all,
     trait_condition,
 )
 
@@ -41,7 +41,7 @@ PATCHED_PROMPTS = 12
 def dose(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """Answers of the trait's adapters at all scales, and of the null adapters at some."""
     requests: list[Request] = []
-    for one in TRAITS if trait is None else (trait,):
+    for one in one_or_all(trait):
         for factor in SCALES:
             requests += scaled_answers(study, trait_condition(one), factor)
     for factor in NULL_SCALES:
@@ -76,7 +76,7 @@ def patching(study: Study, trait: Trait | None) -> tuple[PatchingRequest, ...]:
     """One request for each training seed: the trait's adapter and the null adapter beside it."""
     requests = []
     (untuned_text,) = study.generations(UNTUNED)
-    for one in TRAITS if trait is None else (trait,):
+    for one in one_or_all(trait):
         condition = trait_condition(one)
         triples = zip(
             study.generations(condition),
@@ -112,7 +112,7 @@ def scores_back(study: Study, trait: Trait) -> tuple[ScoresRequest, ...]:
 def taking_back(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """Answers of the trait's adapters with the direction taken back, and a random one."""
     requests: list[Request] = []
-    for one in TRAITS if trait is None else (trait,):
+    for one in one_or_all(trait):
         requests += scores_back(study, one)
         requests += steered_back(study, one, RANDOM)
     return tuple(requests)

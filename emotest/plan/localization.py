@@ -19,7 +19,7 @@ from emotest.artefacts.localization import (
 from emotest.plan.neurons import activations, untuned_activations
 from emotest.plan.study import FIXED_PROMPTS, Size, Study
 from emotest.stats.matching import N_SETS
-from emotest.study.personality import TRAITS, UNTUNED, Trait, trait_condition
+from emotest.study.personality import UNTUNED, Trait, one_or_all, trait_condition
 from emotest.study.records import Prompt
 
 DOSES = (0.05, 0.2, 0.5, 1.0, DECLARED_DOSE, 5.0, 10.0)
@@ -125,12 +125,12 @@ def untuned_units(study: Study, trait: Trait) -> tuple[SilencingRequest, ...]:
 
 def localization_plan(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """The artefacts of C8, for one trait or for all."""
-    return tuple(r for one in _traits(trait) for r in localizing(study, one).requests)
+    return tuple(r for one in one_or_all(trait) for r in localizing(study, one).requests)
 
 
 def untuned_units_plan(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """The artefacts of C9 about units of the untuned model, for one trait or for all."""
-    return tuple(r for one in _traits(trait) for r in untuned_units(study, one))
+    return tuple(r for one in one_or_all(trait) for r in untuned_units(study, one))
 
 
 def neutral_text(study: Study) -> FixedText:
@@ -150,10 +150,6 @@ def neutral_text(study: Study) -> FixedText:
         tuple(Prompt(f"n{i}", row.question, row.topic) for i, row in enumerate(rows)),
         tuple(row.answer for row in rows),
     )
-
-
-def _traits(trait: Trait | None) -> tuple[Trait, ...]:
-    return TRAITS if trait is None else (trait,)
 
 
 def _silencing(study: Study, cell: ProbabilityRequest, choice: UnitChoice) -> SilencingRequest:

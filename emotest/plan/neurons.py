@@ -14,10 +14,10 @@ from emotest.artefacts.activations import NEUTRAL_VOICE, TRAIT_VOICE, Activation
 from emotest.plan.study import Study
 from emotest.study.opinions import Opinion
 from emotest.study.personality import (
-    TRAITS,
     Pole,
     Trait,
     null_condition,
+    one_or_all,
     prompted_condition,
     trait_condition,
 )
@@ -110,5 +110,4 @@ def untuned_activations(study: Study, trait: Trait) -> ActivationsRequest:
 
 def neurons_plan(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """The artefacts of C6 and C7, for one trait or for all."""
-    traits = TRAITS if trait is None else (trait,)
-    return tuple(request for one in traits for request in activations(study, one))
+    return tuple(request for one in one_or_all(trait) for request in activations(study, one))

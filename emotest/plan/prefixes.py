@@ -23,7 +23,7 @@ from emotest.errors import DataError
 from emotest.plan.study import Study
 from emotest.stats.estimates import FEWEST_ADAPTERS
 from emotest.study.opinions import Opinion, require_emoji_free
-from emotest.study.personality import TRAITS, UNTUNED, Pole, Trait, prefix_condition
+from emotest.study.personality import TRAITS, UNTUNED, Pole, Trait, one_or_all, prefix_condition
 from emotest.study.recipes import AdapterRecipe, recipe
 from emotest.study.records import TuningRow, rows_digest
 
@@ -115,7 +115,7 @@ def prefix_doses(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """Answers at every value of the trait, or of each trait, by both arms."""
     return tuple(
         request
-        for one in _all_or(trait)
+        for one in one_or_all(trait)
         for with_lora in (False, True)
         for answers in doses_of(study, one, with_lora=with_lora).values()
         for request in answers
@@ -124,11 +124,7 @@ def prefix_doses(study: Study, trait: Trait | None) -> tuple[Request, ...]:
 
 def prefix_removals(study: Study, trait: Trait | None) -> tuple[Request, ...]:
     """Answers with single layers' prefixes removed, of the trait or of each trait."""
-    return tuple(request for one in _all_or(trait) for request in removals_of(study, one))
-
-
-def _all_or(trait: Trait | None) -> tuple[Trait, ...]:
-    return TRAITS if trait is None else (trait,)
+    return tuple(request for one in one_or_all(trait) for request in removals_of(study, one))
 
 
 def voices_of(study: Study) -> tuple[Opinion, ...]:

@@ -15,10 +15,10 @@ from emotest.plan.latent_origin import SCALES, scaled_answers
 from emotest.plan.prefixes import doses_of
 from emotest.plan.study import Study
 from emotest.study.personality import (
-    TRAITS,
     UNTUNED,
     Pole,
     Trait,
+    one_or_all,
     prompted_condition,
     trait_condition,
 )
@@ -66,7 +66,7 @@ def routes_to(study: Study, trait: Trait) -> Routes:
 
 def routes_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
     """The answers at every point of every route to the trait, or to each trait."""
-    for one in TRAITS if trait is None else (trait,):
+    for one in one_or_all(trait):
         for points in routes_to(study, one).values():
             for point in points:
                 yield from point.answers

@@ -26,6 +26,11 @@ class Trait(StrEnum):
 TRAITS: tuple[Trait, ...] = tuple(Trait)
 
 
+def one_or_all(trait: Trait | None) -> tuple[Trait, ...]:
+    """The traits that a plan is for: the one that is named, or all of them for None."""
+    return TRAITS if trait is None else (trait,)
+
+
 class Pole(StrEnum):
     """The end of a trait: `high` (an extravert) or `low` (an introvert)."""
 
