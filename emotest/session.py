@@ -9,7 +9,7 @@ processes do.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
@@ -197,13 +197,14 @@ class Session:
 
         Without an adapter (untuned, prompted) the first axis is missing: (n_prompts, n_samples).
         """
-        arrays = [self._measured(answers, of) for answers in self.answers(condition, decoding)]
+        requests = self.study.generations(condition, decoding)
+        arrays = [self.measured(request, of) for request in requests]
         return np.stack(arrays) if condition.tuned else arrays[0]
 
-    def _measured(self, answers: Sequence[Generation], of: Callable[[Generation], float]) -> Array:
-        n_prompts = len({answer.prompt_id for answer in answers})
-        values = np.array([of(answer) for answer in answers], dtype=np.float64)
-        return values.reshape(n_prompts, -1)
+    def measured(self, request: GenerationRequest, of: Callable[[Generation], float]) -> Array:
+        """A number for every answer of one request: shape (n_prompts, n_samples)."""
+        values = [of(answer) for answer in self.generations(request)]
+        return np.array(values, dtype=np.float64).reshape(len(request.prompts), -1)
 
     def cells(
         self, text: Condition, weights: Condition, event: Event = "emoji"
