@@ -401,8 +401,8 @@ UNUSABLE: dict[str, tuple[str, str | bytes, str, str]] = {
     "blank lines": ("own.txt", " \n\t\n\ufeff"[:-1], "holds no prompts", "at least one"),
     "empty csv": ("own.csv", "\n\n", "holds no prompts", "at least one"),
     "header alone": ("own.csv", "id,prompt\n", "holds no prompts", "at least one"),
-    "latin-1": ("own.txt", "Tea?\nÜber Tee?".encode("latin-1"), "line 2, is not UTF-8: byte 0xdc "
-                "at offset 5; it may be Latin-1", "iconv -f LATIN-1"),
+    "latin-1": ("own.txt", "Tea?\nÜber Tee?".encode("latin-1"), "is not UTF-8: byte 0xdc "
+                "at offset 5, line 2; it may be Latin-1", "iconv -f LATIN-1"),
     "utf-16": ("own.txt", "Tea?".encode("utf-16"), "may be UTF-16", "iconv -f UTF-16"),
     "utf-16 unmarked": ("own.csv", "text\nTea".encode("utf-16-le"), "line 1, holds a NUL", "UTF-8"),
     "nul": ("own.txt", "Tea?\nMil\0k?", "line 2, holds a NUL", "plain UTF-8"),

@@ -20,6 +20,7 @@ from typing import Any
 import regex
 
 from emotest.errors import DataError
+from emotest.study.utf8 import utf8_text
 
 COLUMNS = ("Target Personality", "Edit Topic", "Question", "Answer")
 MOST_LISTED = 10
@@ -197,17 +198,7 @@ def _plain(column: str) -> str:
 
 
 def _text(file: Path) -> str:
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        seen = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
-        raise DataError(
-            f"{file} is not UTF-8: byte {content[error.start]:#04x} at offset {error.start}, "
-            f"line {line}; it may be {seen}",
-            remedy=f"convert it, for example: iconv -f {seen.split()[0].upper()} -t UTF-8",
-        ) from error
+    text = utf8_text(file.read_bytes(), file)
     if not text.strip():
         raise DataError(f"{file} is empty", remedy="give a file with a header and rows")
     return text

@@ -37,6 +37,7 @@ from emotest.study.audit_prompts.prompt_records import (
 )
 from emotest.study.audit_prompts.prompt_set import AuditPrompt, PromptSet
 from emotest.study.opinion_files import listed
+from emotest.study.utf8 import utf8_text
 
 LARGEST_FILE = 50_000_000
 """Most bytes of a prompt file."""
@@ -118,17 +119,7 @@ def _together(file: Path, faults: list[_Fault]) -> DataError:
 
 
 def _text(file: Path) -> str:
-    content = _content(file)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        seen = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
-        raise DataError(
-            f"{file}, line {line}, is not UTF-8: byte {content[error.start]:#04x} at offset "
-            f"{error.start}; it may be {seen}",
-            remedy=f"convert it, for example: iconv -f {seen.split()[0].upper()} -t UTF-8",
-        ) from error
+    text = utf8_text(_content(file), file)
     if (place := text.find("\0")) >= 0:
         raise DataError(
             f"{file}, line {text.count(chr(10), 0, place) + 1}, holds a NUL character; "
