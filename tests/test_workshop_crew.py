@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,56 @@ def test_a_worker_that_is_killed_is_reported_with_what_it_was_at(base: str, tmp_
     with pytest.raises(ModelError, match=r"ended with code -9 while at: adapter extraversion high"):
         Workshop(base, Store(tmp_path)).make([request], kill_it)
     assert Workshop(base, Store(tmp_path)).missing([request]) == (request,)
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[SpawnProcess]:
+    """The processes that workshops start, kept so that their exit codes can be read."""
+    started: list[SpawnProcess] = []
+    start = SpawnProcess.start
+
+    def keep(process: SpawnProcess) -> None:
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", keep)
+    return started
+
+
+def test_workers_that_have_nothing_left_to_do_end_by_themselves(
+    base: str, tmp_path: Path, processes: list[SpawnProcess]
+) -> None:
+    """After a run, and after a failure, the exit code is 0 and not that of a signal: one that
+    reaches a process while it is ending can find it in an exit handler that waits for itself."""
+    requests = [answers(base, None), adapter(base, 0)]
+    Workshop(base, Store(tmp_path), workers=2).make(requests, lambda message: None)
+    bad = (*ROWS, TuningRow("Why?", "", origin="opinions.csv:14"))
+    with pytest.raises(TrainingError):
+        Workshop(base, Store(tmp_path)).make([adapter(base, 0, bad)], lambda message: None)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["hears", "deaf"])
+def test_an_interrupted_run_leaves_no_worker_behind(
+    base: str,
+    tmp_path: Path,
+    processes: list[SpawnProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    deaf: bool,
+) -> None:
+    """A busy worker is asked to end, and killed where it does not: a stopped process hears no
+    other signal."""
+    monkeypatch.setattr("emotest.workshop.crew.SECONDS_TO_END", 2.0)
+
+    def interrupt(message: Progress) -> None:
+        if message.state == "working":
+            if deaf:
+                os.kill(processes[0].pid or 0, signal.SIGSTOP)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Workshop(base, Store(tmp_path)).make([adapter(base, 0, steps=10_000)], interrupt)
+    assert [p.exitcode for p in processes] == [-(signal.SIGKILL if deaf else signal.SIGTERM)]
 
 
 def test_a_corrupt_entry_is_set_aside_and_made_again(base: str, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from emotest.store import Key, Store
 from emotest.workshop.progress import Failure, Message, OnProgress, Progress
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+SECONDS_TO_END = 10.0
+"""What a worker is given to end in before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,27 @@ def _crew(workshop: Workshop, n_workers: int) -> Iterator[list[_Worker]]:
     try:
         yield workers
     finally:
-        for worker in workers:
+        _dismiss(workers)
+
+
+def _dismiss(workers: Sequence[_Worker]) -> None:
+    """End every worker: an idle one by itself, at the end of its line, a busy one by a signal.
+
+    An idle worker gets no signal, because one that arrives while a process is ending can find it
+    inside an exit handler, which then waits for itself for ever. One that has not ended in time
+    is killed, so that leaving never waits without limit.
+    """
+    for worker in workers:
+        if worker.request is None:
             worker.connection.close()
+        else:
             worker.process.terminate()
-        for worker in workers:
-            worker.process.join(timeout=10)
+    for worker in workers:
+        worker.process.join(SECONDS_TO_END)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
 
 
 def _dispatch(todo: Sequence[Request], workers: list[_Worker], on_progress: OnProgress) -> None:
@@ -126,6 +144,7 @@ def _listen(workers: list[_Worker], unfinished: set[Key], on_progress: OnProgres
         except (EOFError, ConnectionResetError) as error:
             raise _died(worker) from error
         if isinstance(message, Failure):
+            worker.request = None
             raise message.error
         on_progress(message)
         if message.state == "done" and worker.request is not None:
