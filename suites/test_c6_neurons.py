@@ -1,15 +1,17 @@
 """C6: more units rise where an emoji comes than tuning to anything, or any word, would make rise.
 
-For every unit d is the difference, in its own standard deviations, between the ends of sentences
-that an emoji follows and other ends of sentences in the same answers: the position that predicts
-the emoji decides. A unit counts where tuning to the trait changes d by at least 1 against both the
-untuned and the null model, in both halves of the prompts and in four of five seeds, rising or
-falling: the sign of a gated activation can be turned without changing what the unit writes. With
-thousands of units some always count, so their number is held against the same procedure on words,
-each against the other words: were emoji one more word, they would rank anywhere among them.
+For every unit d is the difference between the ends of sentences that an emoji follows and ends that
+another sentence follows, matched in the number of the sentence, in standard deviations of the unit
+over every token: the position that predicts the emoji decides. A unit counts where tuning to the
+trait changes d by at least 1 against both the untuned and the null model, in both halves of the
+prompts and in four of five seeds, rising or falling: the sign of a gated activation can be turned
+without changing what the unit writes. With thousands of units some always count, so their number is
+held against the same procedure on words, each against the other words: were emoji one more word,
+they would rank anywhere among them.
 """
 
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import pytest
@@ -30,8 +32,9 @@ from fixtures.run import needs
 
 pytestmark = [pytest.mark.c6, pytest.mark.neurons, pytest.mark.high]
 
-FEWEST_TEXTS = 200
-"""Answers with an emoji in each half: d has then a sampling error of a tenth of what counts."""
+FEWEST_ENDS = 200
+"""Matched pairs of sentence ends in each half, no two behind the same words: d has then a sampling
+error of at most a tenth of what counts."""
 
 SHOWN_WORDS = 5
 
@@ -65,13 +68,16 @@ def test_more_units_rise_for_emoji_than_for_words(
     above = excess(n_selected, controls).estimate(
         scale="units", n_adapters=size.n_adapters, n_prompts=size.n_prompts
     )
-    texts = found.untuned.about["n_with_emoji"]
+    ends, asked = found.untuned.about["n_matched"], terms("C6.spike")
+    fewest_words = ceil(asked["m"] / asked["alpha"]) - 1
+    if n_words < fewest_words:
+        notes = (*notes, f"{n_words} words are frequent enough, and {fewest_words} are needed")
     judge(
         verdict(
-            raised(above, **terms("C6.spike")).provided(
-                min(texts) >= FEWEST_TEXTS,
-                f"{texts[0]} and {texts[1]} answers with an emoji in the halves, "
-                f"at least {FEWEST_TEXTS} in each",
+            raised(above, **asked).provided(
+                min(ends) >= FEWEST_ENDS,
+                f"{ends[0]} and {ends[1]} matched pairs of sentence ends in the halves, "
+                f"at least {FEWEST_ENDS} in each",
             ),
             "C6.spike",
             condition=trait_condition(trait),

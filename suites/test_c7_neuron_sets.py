@@ -4,7 +4,7 @@ A set holds the strongest 2 % of all units of a contrast, in one tuned model and
 prompts: trait text against neutral text, emoji against a symbol of as many tokens in their place,
 one emoji against the others, one word against others. Two sets of different tokens differ anyway.
 So the separation, the distance between two classes across the halves beyond the distance of a
-class from itself, is held against that of unrelated words, and adapters are the units of evidence.
+class from itself, is held against those of unrelated words, as one more draw beside them.
 """
 
 import emoji
@@ -23,7 +23,12 @@ from emotest.artefacts.activations import (
 )
 from emotest.plan.neurons import neurons_plan
 from emotest.report.figures import heat_map
-from emotest.stats.set_distance import label_permutation_p, separation_beyond, separations
+from emotest.stats.set_distance import (
+    FEWEST_CONTROLS,
+    label_permutation_p,
+    separation_beyond,
+    separations,
+)
 from fixtures.neurons import distances
 from fixtures.run import needs
 
@@ -51,19 +56,28 @@ def text_and_emoji(found, *, untuned=False):
 
 
 def beyond(own, unrelated, session):
-    """The separation beyond that of unrelated classes; with nothing to compare, of no adapter
-    anything is known but its bounds."""
+    """The separation beyond those of unrelated classes; with nothing to compare, nothing is known
+    but its bounds."""
     n_adapters = session.study.size.n_adapters
     if not own.size or not unrelated.size:
-        own, unrelated = np.zeros(n_adapters), np.zeros((n_adapters, 1))
+        own, unrelated = np.zeros(n_adapters), np.zeros((n_adapters, FEWEST_CONTROLS))
     return separation_beyond(own, unrelated, n_prompts=session.study.size.n_prompts)
+
+
+def said(own, unrelated):
+    """Both separations, with the range of the controls."""
+    controls = unrelated.mean(axis=0)
+    return (
+        f"separation {own.mean():.2f}, of {controls.size} sets of words {controls.mean():.2f} "
+        f"({controls.min():.2f} to {controls.max():.2f})"
+    )
 
 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(plans=(neurons_plan,))
 def test_trait_units_are_not_emoji_units(trait, units, terms, judge, session):
     """C7: the units of trait text are further from those of emoji than those of two words."""
-    found, rng = units(trait), np.random.default_rng(session.study.seeds.analysis)
+    found = units(trait)
     words = list(map(at_word, found.untuned.common_words))
     own, unrelated, notes = np.array([]), np.array([]), ["not recorded: emoji, texts or words"]
     if found.recorded(TRAIT_TEXT, NEUTRAL_TEXT, AT_EMOJI, AT_SYMBOL) and len(words) >= 4:
@@ -73,12 +87,7 @@ def test_trait_units_are_not_emoji_units(trait, units, terms, judge, session):
         pairs = [[i, i + 1] for i in range(0, len(words) - 1, 2)]
         own = separations(apart)
         unrelated = np.stack([separations(of_words[:, pair][:, :, pair]) for pair in pairs], axis=1)
-        p_permuted = label_permutation_p(apart, rng)
-        notes = [
-            f"separation {own.mean():.2f}, of words {unrelated.mean():.2f}",
-            f"labels permuted within adapters, which decides nothing: p = {p_permuted:.2g}, "
-            f"at least {0.5 ** len(own):.2g}",
-        ]
+        notes = [said(own, unrelated)]
     judge(
         verdict(
             raised(beyond(own, unrelated, session), **terms("C7.trait-and-emoji")),
@@ -108,11 +117,11 @@ def test_single_emoji_have_units_of_their_own(trait, units, terms, judge, sessio
         own = separations(apart)
         unrelated = np.stack([separations(of) for of in of_words], axis=1)
         p_permuted = label_permutation_p(apart, rng)
-        notes = [f"{' '.join(kinds)}: separation {own.mean():.2f}, of words {unrelated.mean():.2f}"]
+        notes = [f"{' '.join(kinds)}: {said(own, unrelated)}"]
     decision = raised(beyond(own, unrelated, session), **terms("C7.single-emoji"))
     judge(
         verdict(
-            decision.requiring(p_permuted, "labels of the emoji permuted within adapters"),
+            decision.requiring(p_permuted, f"labels of {len(kinds)} emoji permuted"),
             "C7.single-emoji",
             condition=trait_condition(trait),
             reference="words of as many tokens",

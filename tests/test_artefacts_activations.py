@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emotest.artefacts.activations import Activations
+from emotest.artefacts.activations import EVERY, Activations
 from emotest.errors import StatisticsError, UsageError
 
 N_LAYERS, N_NEURONS = 2, 3
@@ -35,17 +35,23 @@ def drawn(rng: np.random.Generator, *sizes: int) -> tuple[np.ndarray, ...]:
     return tuple(rng.normal(size=(n, N_LAYERS * N_NEURONS)) for n in sizes)
 
 
-def test_several_references_are_pooled_as_one() -> None:
-    """The same difference as from the tokens of both references put together, by numpy."""
+def test_a_difference_is_on_the_scale_of_every_token() -> None:
+    """Means of a and of both references put together, over the spread of all tokens, by numpy."""
     rng = np.random.default_rng(0)
-    a, b, c = (drawn(rng, n, n + 2) for n in (5, 4, 7))
-    found = of_tokens({"a": a, "b": b, "c": c}).difference("a", ["b", "c"])
+    a, b, c, every = (drawn(rng, n, n + 2) for n in (5, 4, 7, 30))
+    found = of_tokens({"a": a, "b": b, "c": c, EVERY: every}).difference("a", ["b", "c"])
     for half in range(2):
         rest = np.concatenate([b[half], c[half]])
-        n, m = len(a[half]), len(rest)
-        within = (n - 1) * a[half].var(axis=0, ddof=1) + (m - 1) * rest.var(axis=0, ddof=1)
-        d = (a[half].mean(axis=0) - rest.mean(axis=0)) / np.sqrt(within / (n + m - 2))
+        d = (a[half].mean(axis=0) - rest.mean(axis=0)) / every[half].std(axis=0, ddof=1)
         assert found[half] == pytest.approx(d, rel=1e-4, abs=1e-5)
+
+
+def test_moments_are_those_of_one_half() -> None:
+    """Mean and unbiased variance, by numpy."""
+    a = drawn(np.random.default_rng(4), 5, 6)
+    mean, variance = of_tokens({"a": a}).moments("a", 1)
+    assert mean == pytest.approx(a[1].mean(axis=0), rel=1e-5)
+    assert variance == pytest.approx(a[1].var(axis=0, ddof=1), rel=1e-5)
 
 
 def test_norms_are_those_of_all_tokens_of_both_halves() -> None:
@@ -69,14 +75,19 @@ def test_massive_units_are_counted_over_layers() -> None:
     assert found.layers.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_condition_that_was_not_recorded_has_no_tokens_and_no_difference() -> None:
-    """Its name is told with those that there are; with one token there is no variance."""
+def test_what_was_not_recorded_has_no_tokens_and_no_difference() -> None:
+    """A condition's name is told with those that there are; a half without tokens is named, and
+    one token in all has no spread."""
     rng = np.random.default_rng(3)
-    found = of_tokens({"a": drawn(rng, 3, 3), "b": drawn(rng, 2, 2)})
+    found = of_tokens({"a": drawn(rng, 3, 3), "b": drawn(rng, 2, 2), EVERY: drawn(rng, 5, 5)})
     assert (found.n("a"), found.n("c")) == ((3, 3), (0, 0))
     with pytest.raises(UsageError, match="'c'") as error:
         found.difference("a", "c")
     assert "a, b" in str(error.value)
-    few = Activations(np.array([[3, 3], [1, 2]]), found.mean, found.variance, found.about)
-    with pytest.raises(StatisticsError, match="3 and 1 positions"):
-        few.difference("a", "b")
+    for counts, says in (
+        ([[3, 3], [2, 0], [5, 5]], "no token of b in half 1"),
+        ([[3, 3], [2, 2], [1, 5]], "1 tokens in all"),
+    ):
+        few = Activations(np.array(counts), found.mean, found.variance, found.about)
+        with pytest.raises(StatisticsError, match=says):
+            few.difference("a", "b")

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from emotest.artefacts.activations import BEFORE_EMOJI, BEFORE_OTHER, Activations, before_word
+from emotest.artefacts.activations import (
+    BEFORE_EMOJI,
+    BEFORE_OTHER,
+    EVERY,
+    Activations,
+    before_word,
+)
 from emotest.stats.decisions import raised
 from emotest.stats.selection import excess
 from emotest.stats.set_distance import distances_across_halves
@@ -18,7 +24,8 @@ N_SEEDS, N_UNITS, N_TOKENS = 3, 400, 200
 
 
 def made(means: dict[str, np.ndarray], words: list[str]) -> Activations:
-    """Moments with the given means (2, n_units) and variance 1 in every condition."""
+    """Moments with the given means (2, n_units) and variance 1 in every condition and over all."""
+    means = {**means, EVERY: np.zeros_like(next(iter(means.values())))}
     mean = np.array(list(means.values()), dtype=np.float32)
     n_units = mean.shape[-1]
     about = {"conditions": list(means), "n_layers": 1, "n_neurons": n_units, "massive": [],

@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from emotest.errors import StatisticsError
 from emotest.stats.decisions import raised
 from emotest.stats.selection import (
+    difference_on_scale,
     excess,
     false_discovery_control,
     rises,
@@ -80,6 +81,43 @@ class TestStandardisedDifference:
         """Units that do not pair, one position, a negative variance, missing values."""
         with pytest.raises(StatisticsError, match=says):
             standardised_difference(*moments)
+
+
+class TestDifferenceOnScale:
+    """A difference of means over one scale for every contrast."""
+
+    def test_by_hand(self) -> None:
+        """Means 3 and 1 at variance 4: d = 1; 1 and 2 at variance 1/4: d = -2."""
+        d = difference_on_scale([3.0, 1.0], [1.0, 2.0], [4.0, 0.25])
+        assert d == pytest.approx([1.0, -2.0])
+
+    @given(st.floats(0.01, 100.0))
+    def test_a_narrow_class_counts_no_more_than_a_wide_one(self, width: float) -> None:
+        """Cohen's d of the same movement grows as the classes narrow; this one does not."""
+        of = [2.0], [1.0]
+        narrow, wide = (
+            standardised_difference(of[0], [v], 9, of[1], [v], 9).d for v in (width, 4 * width)
+        )
+        assert narrow == pytest.approx(2 * wide)
+        assert difference_on_scale(*of, [1.0]) == pytest.approx([1.0])
+
+    def test_units_without_spread_have_no_scale(self) -> None:
+        """A dead unit, and one that varies by rounding only."""
+        assert not difference_on_scale([0.0, 5.0], [0.0, 5.0 + 1e-7], [0.0, 1e-16]).any()
+
+    @pytest.mark.parametrize(
+        ("parts", "says"),
+        [
+            (([1.0], [1.0, 2.0], [1.0]), "do not pair"),
+            (([], [], []), "do not pair"),
+            (([np.nan], [1.0], [1.0]), "missing"),
+            (([1.0], [1.0], [-1.0]), "negative"),
+        ],
+    )
+    def test_bad_moments_are_refused(self, parts: tuple[list[float], ...], says: str) -> None:
+        """Other units, none, missing means, negative variances."""
+        with pytest.raises(StatisticsError, match=says):
+            difference_on_scale(*parts)
 
 
 class TestRises:

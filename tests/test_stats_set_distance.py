@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +12,6 @@ from scipy.spatial import distance
 
 from emotest.errors import StatisticsError
 from emotest.stats.decisions import raised
-from emotest.stats.resampling import sign_flip_p
 from emotest.stats.set_distance import (
     distances_across_halves,
     jaccard_distance,
@@ -144,159 +141,144 @@ class TestSeparation:
 
 
 class TestLabelPermutation:
-    """Class labels exchanged within adapters."""
+    """Class labels exchanged alike in all adapters."""
 
-    def test_two_classes_are_a_sign_flip(self) -> None:
-        """Exchanging the labels of an adapter turns the sign of its separation (Fisher 1935)."""
+    def test_two_classes_have_two_orders(self) -> None:
+        """The one seen, and its exchange: p is 1/2 where the classes are apart at all, else 1."""
         rng = np.random.default_rng(3)
         for _ in range(20):
             distances = rng.random((5, 2, 2))
-            assert label_permutation_p(distances, rng) == pytest.approx(
-                sign_flip_p(separations(distances))
-            )
+            apart = separations(distances).mean() > 0.0
+            assert label_permutation_p(distances, rng) == (0.5 if apart else 1.0)
 
     def test_three_classes_by_enumeration(self) -> None:
-        """6^2 = 36 assignments of two adapters, written out as permuted matrices."""
+        """Six orders, written out as permuted matrices of two adapters."""
         rng = np.random.default_rng(4)
         distances = rng.random((2, 3, 3)).round(1)
         orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
         seen = separations(distances).sum()
-        as_extreme = [
-            separations(np.stack([distances[0][:, a], distances[1][:, b]])).sum() >= seen - 1e-12
-            for a, b in product(orders, orders)
-        ]
+        as_extreme = [separations(distances[:, :, order]).sum() >= seen - 1e-12 for order in orders]
         assert label_permutation_p(distances, rng) == pytest.approx(np.mean(as_extreme))
 
     def test_drawn_permutations_agree_with_enumeration(self) -> None:
-        """3 classes, 3 adapters: 216 assignments; 20,000 draws are within 4 * .0034 of them."""
+        """5 classes: 120 orders; 11,067 draws are within 4 * .0047 of them at the widest."""
         rng = np.random.default_rng(5)
-        distances = rng.random((3, 3, 3))
-        exact = label_permutation_p(distances, rng, n_permutations=216)
+        distances = rng.random((3, 5, 5))
+        exact = label_permutation_p(distances, rng, n_permutations=120)
         drawn = np.mean(
-            [label_permutation_p(distances, rng, n_permutations=215) for _ in range(93)]
+            [label_permutation_p(distances, rng, n_permutations=119) for _ in range(93)]
         )
-        assert drawn == pytest.approx(exact, abs=0.0136)
+        assert drawn == pytest.approx(exact, abs=0.019)
 
     def test_the_floor_and_the_ceiling(self) -> None:
-        """Five adapters in favour: 1 of 32; empty sets everywhere: all as extreme."""
+        """Five classes apart in every adapter: 1 of 120; empty sets everywhere: all as extreme."""
         rng = np.random.default_rng(6)
-        apart = np.tile([[0.2, 1.0], [1.0, 0.2]], (5, 1, 1))
-        assert label_permutation_p(apart, rng) == 1 / 32
-        assert label_permutation_p(apart, rng, n_permutations=9) >= 1 / 10
+        apart = np.tile(np.where(np.eye(5, dtype=bool), 0.2, 1.0), (5, 1, 1))
+        assert label_permutation_p(apart, rng) == pytest.approx(1 / 120)
+        assert label_permutation_p(apart, rng, n_permutations=9) == 1 / 10
         empty = distances_across_halves(np.zeros((2, 5, 2, 9), bool))
         assert label_permutation_p(empty, rng) == 1.0
 
-    def test_two_names_of_one_class_are_rarely_told_apart(self) -> None:
-        """400 repeats with adapters that differ: p <= .05 in at most 5 % and three deviations.
+    def test_four_names_of_one_class_are_rarely_told_apart(self) -> None:
+        """400 repeats with adapters that read the same texts, so that the halves of a name differ
+        alike in all of them: p <= .05 in at most 5 % and three deviations, .083.
 
-        That is .083. Of 32 assignments only the most extreme one passes, so 1 / 32 is expected; at
-        least .006.
+        Exchanged in each adapter apart, the labels would be told apart several times as often.
         """
         rng = np.random.default_rng(7)
-        hits = sum(
-            label_permutation_p(distances_across_halves(drawn_sets(rng, 1.0)), rng) <= 0.05
-            for _ in range(400)
-        )
+        hits = 0
+        for _ in range(400):
+            of_text = drawn_sets(rng, 1.0, n_classes=4, n_adapters=1)
+            noise = rng.random((4, 5, 2, N_UNITS)) < 0.02
+            hits += label_permutation_p(distances_across_halves(of_text ^ noise), rng) <= 0.05
         assert 0.006 <= hits / 400 <= 0.083
 
     def test_planted_classes_are_told_apart(self) -> None:
-        """Two classes with half of their units in common, and five with a third."""
+        """Five with a third of their units in common: the first of 120 orders."""
         rng = np.random.default_rng(8)
-        two = distances_across_halves(drawn_sets(rng, 0.5))
-        assert label_permutation_p(two, rng) == 1 / 32
         five = distances_across_halves(drawn_sets(rng, 1 / 3, n_classes=5))
-        assert label_permutation_p(five, rng, n_permutations=199) == 1 / 200
+        assert label_permutation_p(five, rng) == pytest.approx(1 / 120)
+
+
+def separated(rng: np.random.Generator, shared: float) -> np.ndarray:
+    """Separations of two classes with this share of their units in common, (n_adapters,)."""
+    return separations(distances_across_halves(drawn_sets(rng, shared)))
 
 
 class TestBeyondUnrelated:
     """The separation against that of unrelated classes."""
 
-    def test_one_pair_is_a_paired_t_test(self) -> None:
-        """scipy's one-sided p-value and interval of five paired differences."""
-        own = np.array([0.5, 0.45, 0.6, 0.52, 0.4])
-        unrelated = np.array([0.3, 0.35, 0.33, 0.4, 0.31])
-        known = stats.ttest_rel(own, unrelated, alternative="greater")
-        estimate = separation_beyond(own, unrelated, n_prompts=200)
-        assert estimate.p_above(0.0) == pytest.approx(known.pvalue)
-        assert estimate.low == pytest.approx(known.confidence_interval(0.95).low)
-        assert (estimate.unit, estimate.n_adapters, estimate.n_prompts) == ("adapter", 5, 200)
+    def test_it_is_the_interval_of_one_more_control(self) -> None:
+        """t of own - mean over s * sqrt(1 + 1/4), 3 degrees of freedom, by scipy.
 
-    def test_pairs_that_differ_count_too(self) -> None:
-        """The same mean over pairs, with pairs .2 apart, has a wider interval."""
-        own = np.array([0.5, 0.45, 0.6, 0.52, 0.4])
-        unrelated = np.array([0.3, 0.35, 0.33, 0.4, 0.31])
-        one = separation_beyond(own, unrelated, n_prompts=200)
-        pairs = unrelated[:, None] + np.array([-0.1, 0.1])
-        two = separation_beyond(own, pairs, n_prompts=200)
-        assert two.value == pytest.approx(one.value)
-        # Two pairs .2 apart have variance .02, and two of them .01 in their mean.
-        assert two.standard_error**2 == pytest.approx(one.standard_error**2 + 0.01)
-        assert raised(one, by=0.0).word == "confirmed"
-        assert raised(two, by=0.0).word == "inconclusive"
+        Own: mean of .5, .6, .7 = .6. Controls, over adapters: .1, .2, .3, .2; mean .2 and variance
+        .02 / 3, so that the squared standard error is .02 / 3 * 5 / 4 = .008333.
+        """
+        unrelated = np.array([[0.1, 0.2, 0.3, 0.2]] * 3) + np.array([[-0.1], [0.0], [0.1]])
+        estimate = separation_beyond([0.5, 0.6, 0.7], unrelated, n_prompts=200)
+        error = np.sqrt(0.02 / 3 * 5 / 4)
+        assert estimate.value == pytest.approx(0.4)
+        assert estimate.standard_error == pytest.approx(error)
+        assert estimate.p_above(0.0) == pytest.approx(stats.t.sf(0.4 / error, 3))
+        assert estimate.low == pytest.approx(0.4 - stats.t.ppf(0.95, 3) * error)
+        assert (estimate.unit, estimate.n_adapters, estimate.n_prompts) == ("adapter", 3, 200)
 
-    def test_equal_adapters_are_bounded_by_their_number(self) -> None:
-        """Five differences of .5: at .05 a share of 1 - .05^(1/5) = .4507 went unseen.
+    def test_controls_that_are_all_equal_are_bounded_by_their_number(self) -> None:
+        """Five at .3 against .8: at .05 a share of 1 - .05^(1/5) = .4507 went unseen.
 
         The lower limit is .5 - .4507 * 2.5; with empty sets all is 0 and nothing is decided.
         """
-        estimate = separation_beyond(np.full(5, 0.8), np.full(5, 0.3), n_prompts=200)
+        estimate = separation_beyond(np.full(3, 0.8), np.full((3, 5), 0.3), n_prompts=200)
         assert estimate.low == pytest.approx(0.5 - 0.4507 * 2.5, abs=1e-3)
         nothing = separation_beyond(np.zeros(5), np.zeros((5, 3)), n_prompts=200)
         assert raised(nothing, by=0.0).word == "inconclusive"
 
-    def test_only_more_adapters_are_asked_for(self) -> None:
-        """Prompts and pairs shrink nothing here; four times the adapters halve the error.
+    def test_nothing_of_more_is_said_to_settle_it(self) -> None:
+        """Neither adapters nor prompts change how controls differ from one another."""
+        unrelated = np.tile([0.1, 0.5, 0.3], (3, 1))
+        equal = np.full((3, 3), 0.3)
+        for controls in (unrelated, equal):
+            decision = raised(separation_beyond([0.4] * 3, controls, n_prompts=9), by=0.0)
+            assert (decision.word, decision.n_needed) == ("inconclusive", None)
 
-        Equal adapters: 10 of them leave 1 - .05^(1/10) = .2589 unseen, of 2.5 below .5.
-        """
-        own = np.array([0.5, 0.2, 0.6])
-        open_one = separation_beyond(own, np.full(3, 0.2), n_prompts=200)
-        decision = raised(open_one, by=0.0)
-        assert decision.word == "inconclusive"
-        assert decision.n_needed_unit == "adapters"
-        limits = open_one.limits
-        assert limits.at_size(3, 10_000).lower(0.05) == pytest.approx(open_one.low)
-        assert limits.at_size(12, 200).standard_error == pytest.approx(limits.standard_error / 2)
-        equal = separation_beyond(np.full(3, 0.8), np.full(3, 0.3), n_prompts=200)
-        assert raised(equal, by=0.0).n_needed_unit == "adapters"
-        assert equal.limits.at_size(3, 10_000).lower(0.05) == pytest.approx(equal.low)
-        more = equal.limits.at_size(10, 200).lower(0.05)
-        assert more == pytest.approx(0.5 - 0.2589 * 2.5, abs=1e-3)
-
-    def test_equal_separations_are_confirmed_at_the_nominal_rate(self) -> None:
-        """Both pairs share half of their units; 400 repeats confirm .05, three deviations .083."""
+    def test_one_more_control_is_confirmed_at_the_nominal_rate(self) -> None:
+        """All pairs share some of their units, each another share; 400 repeats confirm .05, three
+        deviations .083, and refute as often."""
         rng = np.random.default_rng(9)
-        confirmed = 0
+        confirmed = refuted = 0
         for _ in range(400):
-            own, unrelated = (
-                separations(distances_across_halves(drawn_sets(rng, 0.5))) for _ in range(2)
-            )
-            confirmed += separation_beyond(own, unrelated, n_prompts=200).p_above(0.0) <= 0.05
+            own, *unrelated = (separated(rng, shared) for shared in rng.uniform(0.2, 0.8, 9))
+            estimate = separation_beyond(own, np.stack(unrelated, axis=1), n_prompts=200)
+            confirmed += estimate.p_above(0.0) <= 0.05
+            refuted += estimate.p_below(0.0) <= 0.05
         assert 0.018 <= confirmed / 400 <= 0.083
+        assert 0.018 <= refuted / 400 <= 0.083
 
     def test_a_planted_difference_is_found_and_its_reverse_refuted(self) -> None:
-        """Classes that share a tenth of their units against unrelated ones that share 8 tenths."""
+        """Classes that share a tenth of their units against eight pairs that share 8 tenths."""
         rng = np.random.default_rng(10)
         near, far = (
-            separations(distances_across_halves(drawn_sets(rng, shared))) for shared in (0.8, 0.1)
+            np.stack([separated(rng, shared) for _ in range(9)], axis=1) for shared in (0.8, 0.1)
         )
-        assert raised(separation_beyond(far, near, n_prompts=200), by=0.0).word == "confirmed"
-        assert raised(separation_beyond(near, far, n_prompts=200), by=0.0).word == "refuted"
+        apart = separation_beyond(far[:, 0], near[:, 1:], n_prompts=200)
+        alike = separation_beyond(near[:, 0], far[:, 1:], n_prompts=200)
+        assert raised(apart, by=0.0, m=5).word == "confirmed"
+        assert raised(alike, by=0.0, m=5).word == "refuted"
 
     @pytest.mark.parametrize(
         ("own", "unrelated", "says"),
         [
-            (np.zeros(2), np.zeros(2), "at least 3"),
-            (np.zeros(5), np.zeros(4), "do not pair"),
-            (np.zeros((5, 1)), np.zeros(5), "do not pair"),
-            (np.zeros(5), np.zeros((5, 0)), "do not pair"),
-            (np.zeros(5), 0.0, "do not pair"),
-            (np.full(5, 1.2), np.zeros(5), "outside -1 to 1"),
+            (np.zeros(2), np.zeros((2, 3)), "at least 3"),
+            (np.zeros(5), np.zeros((4, 3)), "do not pair"),
+            (np.zeros((5, 1)), np.zeros((5, 3)), "do not pair"),
+            (np.zeros(5), np.zeros((5, 1)), "at least 2"),
+            (np.zeros(5), np.zeros(5), "do not pair"),
+            (np.full(5, 1.2), np.zeros((5, 3)), "outside -1 to 1"),
             (np.zeros(5), np.full((5, 2), np.nan), "outside -1 to 1"),
         ],
     )
     def test_bad_input_is_refused(self, own, unrelated, says: str) -> None:  # type: ignore[no-untyped-def]
-        """Too few adapters, other adapters, other axes, no pairs, values that cannot be."""
+        """Too few adapters, other adapters, other axes, too few controls, impossible values."""
         with pytest.raises(StatisticsError) as refusal:
             separation_beyond(own, unrelated, n_prompts=200)
         assert says in str(refusal.value)

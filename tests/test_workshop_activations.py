@@ -24,7 +24,6 @@ from emotest.artefacts.activations import (
     EVERY,
     NEUTRAL_TEXT,
     SHUFFLED,
-    TEXTS_A_HALF,
     TRAIT_TEXT,
     Activations,
     ActivationsRequest,
@@ -40,14 +39,16 @@ from emotest.store import Store, write_jsonl
 from emotest.study.personality import UNTUNED
 from emotest.study.records import Decoding, Generation, Prompt, generation_row
 from emotest.study.subjects import Subject
-from emotest.workshop.activations import chosen_answers, write_moments
+from emotest.workshop.activations import write_moments
 from emotest.workshop.bench import Bench
 from emotest.workshop.making import carry_out
-from emotest.workshop.positions import Answer, Read, Reading, encoder, positions
+from emotest.workshop.matched_ends import Answer
+from emotest.workshop.positions import Read, Reading, encoder, positions
 from tests.model_fixtures import QUESTIONS, save_model
 
 PARTY, SMILE = "\U0001f389", "\U0001f60a"
 PROMPTS = tuple(Prompt(f"p{i}", question) for i, question in enumerate(QUESTIONS[:4]))
+OTHER = "I read old books. They feel calm. Music is calm. I love it."
 ANSWER = f"I love the sea. They feel awake. The city is calm. {PARTY} I read old books."
 
 
@@ -111,27 +112,38 @@ class TestPositions:
     """Each place is told by the text that the model has read there."""
 
     def test_sentence_ends(self, loaded: LoadedModel) -> None:
-        """The end that the emoji follows, and the ends that sentences follow, by their openings."""
-        (reading, *_), about = placed(loaded, [ANSWER])
-        first, second = "I love the sea.", "I love the sea. They feel awake."
-        before = f"{second} The city is calm."
+        """The end that the emoji follows, one of another answer after as many sentences that a
+        sentence follows, and all of those ends by the words that open what follows."""
+        readings, about = placed(loaded, [ANSWER, "sea", OTHER])
+        reading, _, other, *_ = readings
+        before = "I love the sea. They feel awake. The city is calm."
         assert upto(loaded, reading, BEFORE_EMOJI) == [before]
-        assert upto(loaded, reading, BEFORE_OTHER) == [first, second]
+        assert upto(loaded, other, BEFORE_OTHER) == [OTHER[: OTHER.index(" I love")]]
+        assert BEFORE_OTHER not in reading.places
         assert upto(loaded, reading, AT_EMOJI) == [f"{before} {PARTY}"]
-        # "They" and "The" open a sentence once each: the later by name counts as the most frequent.
-        assert upto(loaded, reading, BEFORE_OPENING) == [first]
-        assert upto(loaded, reading, BEFORE_OTHER_OPENING) == [second]
-        assert about["n_with_emoji"] == [1, 0]
+        # "They" opens a sentence twice, the other words once each.
+        first = ["I love the sea.", "I love the sea. They feel awake."]
+        assert upto(loaded, reading, BEFORE_OPENING) == first[:1]
+        assert upto(loaded, reading, BEFORE_OTHER_OPENING) == first[1:]
+        assert (about["n_with_emoji"], about["n_matched"]) == ([1, 0], [1, 0])
+
+    def test_the_same_words_up_to_an_end_are_one_witness(self, loaded: LoadedModel) -> None:
+        """Two answers that part only behind the emoji have one place before it."""
+        texts = [f"{ANSWER} {more}" for more in ("", "They", "I", "They")]
+        _, about = placed(loaded, [*texts, OTHER, OTHER[:-4]])
+        assert (about["n_with_emoji"], about["n_matched"]) == ([2, 2], [1, 1])
 
     def test_a_symbol_of_as_many_tokens_stands_in_the_place_of_the_emoji(
         self, loaded: LoadedModel
     ) -> None:
         """The text before is the same, and the last token is as far from its end."""
         (reading, symbol), about = placed(loaded, [ANSWER])
-        [end], [last] = reading.places[BEFORE_EMOJI], symbol.places[AT_SYMBOL]
-        assert symbol.ids[: end + 1] == reading.ids[: end + 1]
-        assert last == len(symbol.ids) - 1 == reading.places[AT_EMOJI][0]
-        assert set(upto(loaded, symbol, AT_SYMBOL)[0].split("calm.")[1]) <= set(" ~*=+#^|/-")
+        [at_emoji], [last] = reading.places[AT_EMOJI], symbol.places[AT_SYMBOL]
+        upto_emoji = upto(loaded, reading, AT_EMOJI)[0].removesuffix(f" {PARTY}")
+        said = upto(loaded, symbol, AT_SYMBOL)[0]
+        assert said.startswith(upto_emoji)
+        assert set(said.removeprefix(upto_emoji)) <= set(" ~*=+#^|/-")
+        assert last == len(symbol.ids) - 1 == at_emoji
         assert about["n_without_symbol"] == 0
 
     def test_every_token_of_the_answer_and_none_of_the_prompt(self, loaded: LoadedModel) -> None:
@@ -141,42 +153,46 @@ class TestPositions:
         assert loaded.tokenizer.decode(ids) == ANSWER
 
     def test_shuffled_labels_part_the_same_places(self, loaded: LoadedModel) -> None:
-        """As many in the first as emoji; together the places before emoji and before other."""
-        readings, _ = placed(loaded, [ANSWER] * 8)
+        """As many in either as emoji; together the places before emoji and before other."""
+        texts = [f"I feel {word}. {rest}" for word in ("calm", "awake", "old", "early")
+                 for rest in (f"{PARTY} They read.", "They read.") for _ in range(2)]  # fmt: skip
+        readings, _ = placed(loaded, texts)
         for half in range(2):
             own = [one for one in readings if one.half == half and EVERY in one.places]
             a, b, emoji, other = (
                 [(id(one), place) for one in own for place in one.places.get(name, ())]
                 for name in (*SHUFFLED, BEFORE_EMOJI, BEFORE_OTHER)
             )
-            assert len(a) == 4
+            assert len(a) == len(b) == len(emoji) == len(other) == 4
             assert sorted(a + b) == sorted(emoji + other)
-        again, anew = placed(loaded, [ANSWER] * 8)[0], placed(loaded, [ANSWER] * 8, seed=1)[0]
+        again, anew = placed(loaded, texts)[0], placed(loaded, texts, seed=1)[0]
         assert [one.places for one in again] == [one.places for one in readings]
         assert [one.places for one in anew] != [one.places for one in readings]
 
     def test_words_and_single_emoji_with_phrases_of_as_many_tokens(
-        self, loaded: LoadedModel
+        self, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A word's places are the first in an answer; a phrase has the tokens of its emoji."""
+        """A word's places are the first in an answer; a phrase has the tokens of its emoji, and of
+        both as many are read as the rarest of them has: 20 of a half."""
+        monkeypatch.setattr("emotest.workshop.positions.PHRASE_GROUPS", 4)
         said = "I love the sea and the early mornings and music and old books are calm."
-        texts = [f"{said} {emoji} I read." for emoji in (PARTY, SMILE) for _ in range(60)]
+        counts = {PARTY: 40, SMILE: 80}
+        texts = [f"{said} {emoji} I read." for emoji, n in counts.items() for _ in range(n)]
         readings, about = placed(loaded, texts)
         read = [one for one in readings if EVERY in one.places]
         assert "the" in about["words"]
         assert upto(loaded, read[0], at_word("the")) == ["I love the"]
         assert upto(loaded, read[0], before_word("the")) == ["I love"]
+        assert list(about["phrases"]) == [SMILE, PARTY]
         for emoji, phrases in about["phrases"].items():
-            [n_tokens] = {
-                one.places[AT_EMOJI][0] - one.places[BEFORE_EMOJI][0]
-                for one in read
-                if at_single_emoji(emoji) in one.places
-            }
+            tokens = encoder(loaded)(PROMPTS[0], f"{said} {emoji}")
+            n_tokens = len(tokens.ids) - 1 - tokens.last_before(len(said))
+            for condition in (at_single_emoji(emoji), *map(at_phrase, phrases)):
+                of = [one for one in read if condition in one.places]
+                assert len(of) == counts[emoji]
             for phrase in phrases:
-                of = [one for one in read if at_phrase(phrase) in one.places]
-                assert len(of) == 60
-                [place] = of[0].places[at_phrase(phrase)]
-                words = of[0].ids[place + 1 - n_tokens : place + 1]
+                [place] = read[0].places[at_phrase(phrase)]
+                words = read[0].ids[place + 1 - n_tokens : place + 1]
                 assert loaded.tokenizer.decode(words) == f" {phrase}"
         endings = [phrase.split()[-1] for of in about["phrases"].values() for phrase in of]
         assert len(set(endings)) == len(endings) == 8
@@ -196,7 +212,7 @@ class TestPositions:
     def test_an_emoji_within_a_sentence_is_not_at_its_end(
         self, loaded: LoadedModel, text: str, elsewhere: int
     ) -> None:
-        """It is counted apart, and such an answer has no other end to compare either."""
+        """It is counted apart, and there is no end to compare with others."""
         (reading,), about = placed(loaded, [text])
         assert not {BEFORE_EMOJI, BEFORE_OTHER, AT_EMOJI} & set(reading.places)
         assert about["n_emoji_elsewhere"] == elsewhere
@@ -212,6 +228,9 @@ class TestMoments:
         """The input of each down projection, text by text without padding, summed by numpy."""
         texts = [f"{'I feel calm. ' * i}I love the sea. {PARTY} They read." for i in range(8)]
         answers = [said(PROMPTS[i % 4], i // 4, text) for i, text in enumerate(texts)]
+        # After as many sentences of these a sentence follows.
+        plain = ["They read. " * (i + 2) for i in range(8)]
+        answers += [said(PROMPTS[i % 4], 2 + i // 4, text) for i, text in enumerate(plain)]
         found = made(folder, Store(tmp_path), answers)
         halves: list[list[np.ndarray]] = [[], []]
         encoded = encoder(loaded)
@@ -221,7 +240,7 @@ class TestMoments:
             halves[i % 4 // 2].append(_by_hand(loaded.model, tokens.ids)[place])
         for half, rows in enumerate(halves):
             place = found.place(BEFORE_EMOJI)
-            assert found.n(BEFORE_EMOJI)[half] == len(rows) == 4
+            assert found.n(BEFORE_EMOJI)[half] == found.n(BEFORE_OTHER)[half] == len(rows) == 4
             assert found.mean[place, half] == pytest.approx(np.mean(rows, axis=0), abs=1e-5)
             variance = np.var(rows, axis=0, ddof=1)
             assert found.variance[place, half] == pytest.approx(variance, abs=1e-5)
@@ -286,36 +305,6 @@ class TestMoments:
         tracemalloc.stop()
         assert largest > 80e6
         assert largest + peak < 130e6
-
-
-class TestChosenAnswers:
-    """Which of many answers are read."""
-
-    def test_answers_with_emoji_come_first_and_are_spread_evenly(self, folder: str) -> None:
-        """Of 3 texts x 2 prompts x 60 answers with emoji a half, 240 are read: 40 of each cell."""
-        request = request_for(folder)
-        request = replace(
-            request, texts=tuple(replace(request.texts[0], sampling_seed=i) for i in range(3))
-        )
-        answers = [
-            [said(prompt, i, f"{text} {i} {'with' if i % 2 else 'no'}. {PARTY * (i % 2)}")
-             for prompt in PROMPTS for i in range(120)]
-            for text in ("a", "b", "c")
-        ]  # fmt: skip
-        chosen = chosen_answers(request, answers)
-        assert [sum(one.half == half for one in chosen) for half in range(2)] == [TEXTS_A_HALF] * 2
-        cells = [(one.text[0], one.prompt.id) for one in chosen if PARTY in one.text]
-        assert {cells.count(cell) for cell in set(cells)} == {40}
-        assert len(set(cells)) == 12
-        assert chosen == chosen_answers(request, answers)
-
-    def test_others_join_where_few_hold_an_emoji(self, folder: str) -> None:
-        """Those with an emoji stand first in their half; what is left of a cut one is cut off."""
-        request = request_for(folder)
-        texts = ["No. Yes.", f"No. {PARTY}", "No. Yes. \N{REPLACEMENT CHARACTER}", ""]
-        answers = [[said(PROMPTS[0], i, text) for i, text in enumerate(texts)]]
-        chosen = chosen_answers(request, answers)
-        assert [one.text for one in chosen] == [f"No. {PARTY}", "No. Yes.", "No. Yes."]
 
 
 def _by_hand(model: Any, ids: Sequence[int]) -> np.ndarray:

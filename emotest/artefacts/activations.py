@@ -26,19 +26,19 @@ from emotest.artefacts.study import (
     FixedText,
     GenerationRequest,
 )
-from emotest.errors import StoreError, UsageError
-from emotest.stats.selection import standardised_difference
+from emotest.errors import StatisticsError, StoreError, UsageError
+from emotest.stats.selection import difference_on_scale
 from emotest.store import Entry
 from emotest.study.recipes import library_versions
 
 Array = NDArray[np.float64]
 
-ACTIVATIONS_VERSION = 2
+ACTIVATIONS_VERSION = 3
 """Raised whenever texts, positions, conditions or moments change their meaning."""
 
-TEXTS_A_HALF = 240
-"""At most so many answers of each half of the prompts are read: with 200 the sampling error of a
-standardised difference is a tenth of the change that counts, and more cost time alone."""
+TEXTS_A_HALF = 210
+"""Ends of sentences of either kind in each half of the prompts, at most: with 200 the sampling
+error of a standardised difference is a tenth of the change that counts, and more cost time."""
 
 MEAN_FILE = "mean.npy"
 VARIANCE_FILE = "variance.npy"
@@ -146,8 +146,8 @@ class Activations:
     and 0 where a half of a condition has no token (the variance also where it has one). Read from
     the store they stay on disk until a condition is asked for: of 32 layers of 14,336 units they
     are hundreds of MB. `about` holds `n_layers`, `n_neurons`, `conditions` in their order, and
-    whatever else the maker tells: `words`, `emoji`, `n_texts` and `n_with_emoji` of each half,
-    `massive` activations, `norm_growth`.
+    whatever else the maker tells: `words`, `emoji`, `massive` activations, `norm_growth`, and of
+    each half `n_texts`, `n_with_emoji` and `n_matched`, the pairs of sentence ends.
     """
 
     count: NDArray[np.int64]
@@ -238,21 +238,37 @@ class Activations:
         return int(first), int(second)
 
     def difference(self, condition: str, reference: str | Sequence[str]) -> Array:
-        """Cohen's d of a condition minus a reference in either half, (2, n_units).
+        """A condition minus a reference in either half, in each unit's standard deviations over
+        every token of the answers, (2, n_units).
 
-        Several references are pooled as one. `StatisticsError` where a half has fewer than 2
-        tokens on either side.
+        Several references are pooled as one. `StatisticsError` where a half has no token on either
+        side, or too few in all to have a scale.
         """
         several = (reference,) if isinstance(reference, str) else tuple(reference)
         return np.stack(
             [
-                standardised_difference(
-                    *_by_half(self._pooled((condition,), half)),
-                    *_by_half(self._pooled(several, half)),
-                ).d
+                difference_on_scale(
+                    self._mean((condition,), half), self._mean(several, half), self.scale(half)
+                )
                 for half in range(2)
             ]
         )
+
+    def scale(self, half: int) -> Array:
+        """The variance of each unit over every token of the answers in one half, (n_units,)."""
+        place = self.place(EVERY)
+        if self.count[place, half] < 2:
+            raise StatisticsError(
+                f"{self.count[place, half]} tokens in all have no variance",
+                remedy="record answers with words in both halves of the prompts",
+            )
+        return np.asarray(self.variance[place, half], dtype=np.float64)
+
+    def moments(self, condition: str, half: int) -> tuple[Array, Array]:
+        """Mean and unbiased variance of each unit over a condition's tokens in one half."""
+        place = self.place(condition)
+        mean, variance = self.mean[place, half], self.variance[place, half]
+        return mean.astype(np.float64), variance.astype(np.float64)
 
     def norms(self, condition: str) -> Array:
         """Root mean square of each unit over a condition's tokens, both halves, (n_units,)."""
@@ -261,27 +277,14 @@ class Activations:
         squares = self.variance[place].astype(np.float64) + self.mean[place].astype(np.float64) ** 2
         return np.asarray(np.sqrt(weights @ squares))
 
-    def _pooled(self, conditions: Sequence[str], half: int) -> tuple[int, Array, Array]:
-        """Count, mean and unbiased variance of all tokens of the conditions in one half.
-
-        Merged by the formulas of Chan, Golub & LeVeque (1979, eq. 2.1).
-        """
-        total, mean, deviations = 0, np.zeros(1), np.zeros(1)
-        for condition in conditions:
-            place = self.place(condition)
-            n = int(self.count[place, half])
-            if n == 0:
-                continue
-            apart = self.mean[place, half].astype(np.float64) - mean
-            deviations = (
-                deviations
-                + self.variance[place, half].astype(np.float64) * (n - 1)
-                + apart**2 * (total * n / (total + n))
+    def _mean(self, conditions: Sequence[str], half: int) -> Array:
+        """Over all tokens of the conditions in one half, (n_units,)."""
+        places = [self.place(condition) for condition in conditions]
+        counts = self.count[places, half]
+        if not counts.sum():
+            raise StatisticsError(
+                f"no token of {', '.join(conditions)} in half {half}",
+                remedy="compare conditions that have tokens in both halves",
             )
-            mean, total = mean + apart * (n / (total + n)), total + n
-        return total, mean, deviations / max(1, total - 1)
-
-
-def _by_half(pooled: tuple[int, Array, Array]) -> tuple[Array, Array, int]:
-    count, mean, variance = pooled
-    return mean, variance, count
+        means = self.mean[places, half].astype(np.float64)
+        return np.asarray(counts @ means / counts.sum())

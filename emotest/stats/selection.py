@@ -3,13 +3,15 @@
 Takes means, variances and standardised differences of units, gives a selection and its excess over
 the same procedure on control contrasts; knows no model, layer or text.
 
-A difference d is standardised within a unit: emoji positions against matched other positions, over
-their pooled standard deviation (Cohen 1988, section 2.2). What counts is how far tuning to a trait
-moves d beyond what tuning to neutral answers moves it. With thousands of positions nearly every
+A difference d is standardised within a unit, by its standard deviation over every token of the
+answers: one scale for emoji and for words. Over the pooled standard deviation of the two classes
+compared (Cohen 1988, section 2.2) ends of sentences, which are much alike, would be measured in
+units several times smaller than words are. What counts is how far tuning to a trait moves d beyond
+what tuning to neutral answers moves it. With thousands of positions nearly every
 unit differs "significantly" for any contrast, so a unit counts by the size of the change, in both
 halves of the prompts and in most seeds, and the number of units is held against that of control
-contrasts, such as words. With 200 texts a half the sampling error of d is about
-sqrt(2 / 200) = 0.1, a tenth of the threshold.
+contrasts, such as words. With 200 texts a half the sampling error of d is at most about
+sqrt(2 / 200) = 0.1, a tenth of the threshold, for classes that spread no more than every token.
 """
 
 from __future__ import annotations
@@ -83,6 +85,32 @@ def standardised_difference(
     return StandardisedDifference(d, int((~known).sum()))
 
 
+def difference_on_scale(
+    mean_a: npt.ArrayLike, mean_b: npt.ArrayLike, variance: npt.ArrayLike
+) -> Array:
+    """(mean_a - mean_b) / s for each unit, where s^2 is its variance over every token; one shape.
+
+    Unlike Cohen's d it says the same of the same movement, whatever classes are compared. A unit
+    whose s is zero, up to the rounding of single precision, has no scale: its d is 0.
+
+    Raises `StatisticsError` for shapes that differ, negative variances and missing values.
+    """
+    of_a, of_b, spread = (np.asarray(x, np.float64) for x in (mean_a, mean_b, variance))
+    if not of_a.shape == of_b.shape == spread.shape or of_a.size == 0:
+        raise StatisticsError(
+            f"means and a scale of shapes {of_a.shape}, {of_b.shape}, {spread.shape} do not pair",
+            remedy="give means and variances of the same units",
+        )
+    if not all(np.isfinite(part).all() for part in (of_a, of_b, spread)) or spread.min() < 0.0:
+        raise StatisticsError(
+            "moments are missing, or variances are negative",
+            remedy="stream them in double precision by Welford's update",
+        )
+    s = np.sqrt(spread)
+    known = s > _RESOLVED * np.maximum(np.abs(of_a), np.abs(of_b))
+    return np.asarray(np.divide(of_a - of_b, s, out=np.zeros_like(s), where=known))
+
+
 def rises(tuned: npt.ArrayLike, untuned: npt.ArrayLike, null: npt.ArrayLike) -> Array:
     """How much more d changes by tuning to the trait than by tuning to neutral answers.
 
@@ -101,7 +129,7 @@ def rises(tuned: npt.ArrayLike, untuned: npt.ArrayLike, null: npt.ArrayLike) -> 
         )
     if not all(np.isfinite(d).all() for d in (after, before, plain)):
         raise StatisticsError(
-            "differences are missing or not finite", remedy="use standardised_difference"
+            "differences are missing or not finite", remedy="use difference_on_scale"
         )
     return np.asarray((after - before) - (plain - before))
 

@@ -6,15 +6,16 @@ knows no token, unit or model.
 Every class of an adapter has two sets, selected on the two halves of the prompts. Across the
 halves, the distance between two classes holds what parts them and the noise of selection; the
 distance of a class from itself holds the noise alone. Their difference, the separation, is taken
-within one adapter, so that what adapters differ in does not enter, and adapters are the units of
-evidence. Trait and emoji positions are different tokens, and different tokens have different units
-anyway: the claim needs a larger separation than two unrelated classes of equal token length have.
+within one adapter and averaged over adapters. Trait and emoji positions are different tokens, and
+different tokens have different units anyway: the claim needs a larger separation than unrelated
+classes of equal token length have. These differ from one another, and the classes of the claim are
+one draw beside theirs: so their own spread decides, and not that of their mean.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import permutations, product
+from dataclasses import dataclass
+from itertools import permutations
 from math import factorial
 
 import numpy as np
@@ -26,12 +27,14 @@ from emotest.stats.estimates import (
     FEWEST_ADAPTERS,
     Array,
     Estimate,
-    crossed_spread,
 )
 from emotest.stats.limits import ConstantLimits, Limits, Spread, StudentLimits
 
 N_PERMUTATIONS = 10_000
-"""Assignments of labels that are enumerated at most, or else drawn."""
+"""Orders of labels that are enumerated at most, or else drawn."""
+
+FEWEST_CONTROLS = 2
+"""With one there is no spread between controls."""
 
 
 def jaccard_distance(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
@@ -84,29 +87,24 @@ def separations(distances: npt.ArrayLike) -> Array:
 def label_permutation_p(
     distances: npt.ArrayLike, rng: np.random.Generator, *, n_permutations: int = N_PERMUTATIONS
 ) -> float:
-    """P-value that classes are separated, from class labels permuted within each adapter.
+    """P-value that classes are separated, from class labels permuted alike in all adapters.
 
-    If classes did not matter, the labels of an adapter's second-half sets could be exchanged at
-    will. All (n_classes!)^n_adapters assignments are enumerated where they are at most
-    `n_permutations`; otherwise that many are drawn and the one seen is counted with them (Phipson
-    & Smyth 2010). With two classes the p-value never falls below 2^-n_adapters. The statistic is
-    the mean separation.
+    If classes did not matter, the labels of the second-half sets could be exchanged at will; but
+    adapters read the same texts, so that one exchange holds for all of them. All n_classes! orders
+    are enumerated where they are at most `n_permutations`; otherwise that many are drawn and the
+    one seen is counted with them (Phipson & Smyth 2010). The p-value never falls below
+    1 / n_classes!, which takes five classes to pass .05 / 5. The statistic is the mean separation.
     """
-    array = _distances(distances)
-    n_adapters, n_classes, _ = array.shape
-    # The total is the same for every assignment, so the sum within decides: small is separated.
-    seen = float(np.trace(array, axis1=1, axis2=2).sum())
+    array = _distances(distances).sum(axis=0)
+    classes = np.arange(len(array))
+    # The total is the same for every order, so the sum within decides: small is separated.
+    seen = float(np.trace(array))
     slack = 1e-12 * max(1.0, seen)
-    if factorial(n_classes) ** n_adapters <= n_permutations:
-        orders = np.array(list(permutations(range(n_classes))))
-        sums = array[:, np.arange(n_classes), orders].sum(axis=2)  # (n_adapters, n_orders)
-        totals = [sum(chosen) for chosen in product(*sums)]
-        return float(np.mean(np.array(totals) <= seen + slack))
-    as_extreme = 1
-    for _ in range(n_permutations):
-        drawn = rng.permuted(np.tile(np.arange(n_classes), (n_adapters, 1)), axis=1)
-        within = np.take_along_axis(array, drawn[:, :, None], axis=2).sum()
-        as_extreme += bool(within <= seen + slack)
+    if factorial(len(array)) <= n_permutations:
+        orders = np.array(list(permutations(classes)))
+        return float(np.mean(array[classes, orders].sum(axis=1) <= seen + slack))
+    drawn = rng.permuted(np.tile(classes, (n_permutations, 1)), axis=1)
+    as_extreme = 1 + int((array[classes, drawn].sum(axis=1) <= seen + slack).sum())
     return as_extreme / (n_permutations + 1)
 
 
@@ -117,48 +115,47 @@ def separation_beyond(
     n_prompts: int,
     level: float = DEFAULT_LEVEL,
 ) -> Estimate:
-    """How much further two classes are apart than two unrelated ones, paired by training seed.
+    """How much further classes are apart than unrelated ones of equal token length.
 
-    `separation` has shape (n_adapters,); `unrelated` the same, for one pair of unrelated token
-    classes of equal token length, or (n_adapters, n_pairs), and then the spread between the pairs
-    counts too. `n_prompts` is how many prompts the sets rest on. t with n_adapters - 1 degrees of
-    freedom; where every adapter gave the same, the number of adapters bounds what went unseen.
+    `separation` has shape (n_adapters,) and `unrelated` (n_adapters, n_controls): the same classes
+    number for number, without a class in common. Both are averaged over adapters first. Were the
+    classes of the claim one more of these, their difference from the mean of the controls would
+    have the variance s^2 (1 + 1 / n_controls), with the s^2 of the controls: the interval says by
+    how much they exceed one more control, by t with n_controls - 1 degrees of freedom (the limits
+    of a prediction: Hahn & Meeker 1991, section 4.2). More adapters or prompts do not shrink it.
+    `n_prompts` is how many prompts the sets rest on.
 
-    Raises `StatisticsError` for fewer than 3 adapters, shapes that do not pair and values that
-    are no differences of distances.
+    Raises `StatisticsError` for fewer than 3 adapters or 2 controls, shapes that do not pair and
+    values that are no differences of distances.
     """
     own, others = np.asarray(separation, np.float64), np.asarray(unrelated, np.float64)
     if (
         own.ndim != 1
-        or others.ndim not in (1, 2)
+        or others.ndim != 2
         or others.shape[0] != own.size
-        or others.size == 0
+        or others.shape[1] < FEWEST_CONTROLS
         or own.size < FEWEST_ADAPTERS
     ):
         raise StatisticsError(
             f"separations of shape {own.shape} and unrelated ones of shape {others.shape} do not "
             "pair",
-            remedy=f"give (n_adapters,), at least {FEWEST_ADAPTERS}, and the same or (n_adapters, "
-            "n_pairs) for the unrelated classes",
+            remedy=f"give (n_adapters,), at least {FEWEST_ADAPTERS}, and (n_adapters, n_controls), "
+            f"at least {FEWEST_CONTROLS}",
         )
     # Distances lie in [0, 1], so their differences in [-1, 1].
     if not (np.abs(own) <= 1.0).all() or not (np.abs(others) <= 1.0).all():
         raise StatisticsError(
             "separations are missing or lie outside -1 to 1", remedy="use separations()"
         )
-    differences = own[:, None] - others.reshape(own.size, -1)
+    controls = others.mean(axis=0)
+    value = float(own.mean() - controls.mean())
     limits: Limits
-    if np.ptp(differences) <= 1e-12:
-        method = "nothing varied, Clopper-Pearson over adapters"
-        limits = EqualAdaptersLimits(float(differences.mean()), -2.0, 2.0, own.size)
-    elif differences.shape[1] == 1:
-        method = "one number an adapter, t"
-        spread = Spread(adapter=float(differences.var(ddof=1)), prompt=0.0, residual=0.0)
-        limits = AdapterLimits(float(differences.mean()), spread, own.size, 1)
+    if np.ptp(controls) <= 1e-12:
+        method = "controls did not vary, Clopper-Pearson over them"
+        limits = EqualControlsLimits(value, -2.0, 2.0, controls.size)
     else:
-        method = "adapters crossed with unrelated pairs, t"
-        spread = crossed_spread(differences)
-        limits = AdapterLimits(float(differences.mean()), spread, *differences.shape)
+        method = f"one draw beside {controls.size} controls, t"
+        limits = OneMoreLimits(value, float(controls.std(ddof=1)), controls.size)
     return Estimate.of_limits(
         limits,
         level=level,
@@ -172,22 +169,26 @@ def separation_beyond(
     )
 
 
+class OneMoreLimits(StudentLimits):
+    """One value minus the mean of `n_controls` others: t limits of one more of them."""
+
+    def __init__(self, value: float, sd: float, n_controls: int) -> None:
+        # One unit that varies as a control does, and the mean of the controls beside it.
+        alone = sd**2 * (n_controls + 1)
+        super().__init__(value, Spread(0.0, alone, 0.0), n_adapters=1, n_prompts=n_controls)
+
+    def at_size(self, n_adapters: int, n_prompts: int) -> OneMoreLimits:
+        """Unchanged: controls differ from one another at any size."""
+        return self
+
+
 @dataclass(frozen=True)
-class AdapterLimits(StudentLimits):
-    """t limits where only more adapters help: `n_prompts` holds the number of unrelated pairs."""
+class EqualControlsLimits(ConstantLimits):
+    """Every control gave the same value: `n_prompts` holds their number."""
 
-    def at_size(self, n_adapters: int, n_prompts: int) -> AdapterLimits:
-        """The same pairs on more adapters."""
-        return replace(self, n_adapters=n_adapters)
-
-
-@dataclass(frozen=True)
-class EqualAdaptersLimits(ConstantLimits):
-    """Every adapter gave the same value: `n_prompts` holds the number of adapters."""
-
-    def at_size(self, n_adapters: int, n_prompts: int) -> EqualAdaptersLimits:
-        """More adapters, all giving the same; prompts do not count."""
-        return replace(self, n_prompts=n_adapters)
+    def at_size(self, n_adapters: int, n_prompts: int) -> EqualControlsLimits:
+        """Unchanged: more of anything else brings no more controls."""
+        return self
 
 
 def _distances(distances: npt.ArrayLike) -> Array:

@@ -2,8 +2,9 @@
 
 Takes a bench, an `ActivationsRequest` and an empty folder; fills the folder. Activations are never
 kept: moments stream while the model reads, and only for so many conditions at a time as fit a
-budget, so that memory grows with neither tokens nor conditions. Where the positions come from is
-the matter of `positions`; what the moments say that of `stats.selection`.
+budget, so that memory grows with neither tokens nor conditions. Which answers are read is the
+matter of `matched_ends`, where the positions come from that of `positions`; what the moments say
+that of `stats.selection`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from emotest.artefacts.activations import (
     NEUTRAL_TEXT,
     NEUTRAL_VOICE,
     SHUFFLED,
-    TEXTS_A_HALF,
     TRAIT_TEXT,
     TRAIT_VOICE,
     VARIANCE_FILE,
@@ -46,16 +46,9 @@ from emotest.mechanisms.massive import Norms, massive_activations
 from emotest.mechanisms.recording import SITES, Moments, Sink, Site, Tokens, recording
 from emotest.models.layers import anatomy
 from emotest.store import write_json
-from emotest.study.records import Generation
 from emotest.workshop.bench import Bench
-from emotest.workshop.positions import (
-    Answer,
-    Encode,
-    Reading,
-    encoder,
-    first_emoji,
-    positions,
-)
+from emotest.workshop.matched_ends import chosen_answers
+from emotest.workshop.positions import Encode, Reading, encoder, positions
 from emotest.workshop.progress import OnProgress, Progress
 
 BUDGET = 100_000_000
@@ -101,38 +94,6 @@ def make_activations(
     shape = {"n_layers": parts.n_layers, "n_neurons": parts.n_neurons}
     told = {"conditions": conditions, "count": count.tolist(), **shape, **about}
     write_json(folder / ABOUT_FILE, told)
-
-
-def chosen_answers(
-    request: ActivationsRequest, answers: Sequence[Sequence[Generation]]
-) -> list[Answer]:
-    """The answers that are read, those with an emoji first, spread evenly over texts and prompts.
-
-    At most `TEXTS_A_HALF` of each half; where fewer hold an emoji, others join them. `answers` are
-    those of each text of the request. What a cut emoji left behind is cut off.
-    """
-    halves, prompts = request.prompt_halves, {p.id: p for p in request.texts[0].prompts}
-    order = np.random.default_rng(request.analysis_seed).permutation(len(prompts) * len(answers))
-    turn = iter(order.tolist())
-    place = {(text, prompt): next(turn) for text in range(len(answers)) for prompt in prompts}
-    rank: dict[tuple[int, str, bool], int] = {}
-    queue: list[tuple[tuple[bool, int, int], Answer]] = []
-    for text, of in enumerate(answers):
-        for one in of:
-            said = one.text.partition("\N{REPLACEMENT CHARACTER}")[0].rstrip()
-            if not said:
-                continue
-            without = first_emoji(said) is None
-            cell = (text, one.prompt_id, without)
-            rank[cell] = rank.get(cell, -1) + 1
-            answer = Answer(prompts[one.prompt_id], halves[one.prompt_id], said)
-            queue.append(((without, rank[cell], place[text, one.prompt_id]), answer))
-    queue.sort(key=lambda item: item[0])
-    return [
-        answer
-        for half in range(2)
-        for answer in [answer for _, answer in queue if answer.half == half][:TEXTS_A_HALF]
-    ]
 
 
 def voices(request: ActivationsRequest, encoded: Encode) -> list[Reading]:
@@ -257,7 +218,7 @@ def read(
             for row, one in enumerate(batch):
                 ids[row, : len(one.ids)] = torch.tensor(one.ids)
             recorder.select(_tokens(batch, names, ids))
-            model(input_ids=ids.to(device), use_cache=False)
+            model(input_ids=ids.to(device), use_cache=False, logits_to_keep=1)
 
 
 def _tokens(batch: Sequence[Reading], names: Sequence[str], ids: Tensor) -> Tokens:

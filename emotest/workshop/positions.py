@@ -5,26 +5,24 @@ no weights. Prompt and answer are encoded together, and the places come from the
 encoding. What counts:
 
 - *before emoji*: the token that predicts an emoji: the last one of a finished sentence that the
-  first emoji of the answer follows. *Before other*: the last token of a finished sentence, in an
-  answer that holds an emoji, that another sentence follows. A matched position in the same text
-  with another symbol in the emoji's place would have the same tokens before it, and so the same
-  activations; another sentence end is the nearest position that differs. Where emoji close an
-  answer it is mostly the end of an earlier sentence: its number is not matched.
+  first emoji of the answer follows. *Before other*: the last token of a finished sentence that
+  another sentence follows, matched in the number of the sentence. A matched position in the same
+  text with another symbol in the emoji's place would have the same tokens before it, and so the
+  same activations; another sentence end is the nearest position that differs.
 - *at emoji*: the last token of that emoji. *At symbol*: the last token of a symbol with as many
   tokens in its place.
 - *before word* and *at word*: the first time that a word of one token comes in an answer. *At
-  phrase*: the last token of words that have as many tokens as a single emoji, at most as often.
+  phrase*: the last token of words that have as many tokens as a single emoji, and come as often.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import regex
@@ -46,29 +44,37 @@ from emotest.artefacts.activations import (
 from emotest.models.chat import encode, render_prompt
 from emotest.models.loading import LoadedModel
 from emotest.study.records import Prompt
-from emotest.text.emoji import EmojiSpan, find_emoji
-from emotest.text.sentences import split_sentences
+from emotest.text.emoji import find_emoji
+from emotest.workshop.matched_ends import (
+    Answer,
+    EmojiEnd,
+    OtherEnd,
+    emoji_end,
+    matched,
+    other_ends,
+)
 
 MOST_WORDS = 120
 """Words that emoji are held against, one by one; 99 are needed to decide at 0.05 / 5."""
 FEWEST_OF_A_WORD = 10
 """A word has to stand in so many answers of either half. With fewer tokens than emoji have, d errs
 more and more units count by chance, which makes it harder for emoji to stand out."""
-MOST_COMMON = 20
-"""Words, the most frequent ones, whose own tokens are read too: the classes of C7."""
+MOST_COMMON = 40
+"""Words, the most frequent ones, whose own tokens are read too: the classes of C7. They make 20
+pairs without a word in common."""
 MOST_EMOJI = 5
 FEWEST_OF_AN_EMOJI = 15
 """A single emoji, and a phrase of as many tokens, have to stand in so many answers of a half."""
 SYMBOLS_A_HALF = 100
 """Answers that are read once more with a symbol in the emoji's place: what follows from these is
 described, or rests on the strongest units alone."""
-PHRASE_GROUPS = 4
-"""Phrases that are matched to each single emoji."""
+PHRASE_GROUPS = 8
+"""Phrases matched to each single emoji: so many times all emoji are compared with words."""
 
 _SYMBOLS = ("~", "*", "=", "+", "#", "^", "|", "/", "-")
 _WORD = regex.compile(r"(?<= )[^\W\d_]+(?![\w'’-])")
-_OPENING = regex.compile(r"[^\W_]+")
-_CLOSED = regex.compile(r"[.!?…][\"'”’)\]]*$")
+
+End = TypeVar("End", EmojiEnd, OtherEnd)
 
 Encode = Callable[[Prompt, str], "AnswerTokens"]
 
@@ -126,15 +132,6 @@ class Reading:
     places: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer that is read, in its half of the prompts."""
-
-    prompt: Prompt
-    half: int
-    text: str
-
-
 @dataclass(frozen=True, eq=False)
 class Read:
     """An encoded answer and what stands where in it."""
@@ -144,36 +141,32 @@ class Read:
     reading: Reading
 
     @cached_property
-    def emoji(self) -> EmojiSpan | None:
-        """The first emoji, where it follows a finished sentence and has tokens of its own."""
-        span = first_emoji(self.answer.text)
-        if span is None:
+    def emoji_end(self) -> EmojiEnd | None:
+        """The end that the first emoji follows, where sentence and emoji have their own tokens."""
+        found = emoji_end(self.answer.text)
+        if found is None:
             return None
-        before, last = self.before_emoji(span), self.tokens.last_before(span.end)
-        apart = self.tokens.ends[before] <= span.start and self.tokens.ends[last] <= span.end
-        return span if apart and before in self.tokens.answer else None
+        before, last = self.tokens.last_before(found.end), self.last_of(found)
+        apart = self.tokens.ends[before] <= found.emoji.start
+        whole = self.tokens.ends[last] <= found.emoji.end
+        return found if apart and whole and before in self.tokens.answer else None
 
-    def before_emoji(self, span: EmojiSpan) -> int:
-        """The place of the last token before an emoji and its blank."""
-        return self.tokens.last_before(len(self.answer.text[: span.start].rstrip()))
+    def last_of(self, found: EmojiEnd) -> int:
+        """The place of an emoji's last token."""
+        return self.tokens.last_before(found.emoji.end)
 
-    def n_tokens(self, span: EmojiSpan) -> int:
+    def n_tokens(self, found: EmojiEnd) -> int:
         """Tokens from the sentence's end to the emoji's: its own and that of a blank, if any."""
-        return self.tokens.last_before(span.end) - self.before_emoji(span)
+        return self.last_of(found) - self.tokens.last_before(found.end)
 
     @cached_property
-    def other_ends(self) -> tuple[tuple[int, str], ...]:
-        """Ends of finished sentences that another sentence follows: place, and its first word."""
-        sentences = split_sentences(self.answer.text)
-        found = []
-        for sentence, following in pairwise(sentences):
-            opening = _OPENING.search(following.text)
-            place = self.tokens.last_before(sentence.end)
-            apart = self.tokens.ends[place] <= following.start
-            emoji_next = find_emoji(following.text[: opening.start()]) if opening else ()
-            if opening and not emoji_next and apart and _CLOSED.search(sentence.text):
-                found.append((place, opening.group()))
-        return tuple(found)
+    def other_ends(self) -> tuple[OtherEnd, ...]:
+        """Ends of sentences that another sentence follows, where that begins a token."""
+        return tuple(
+            end
+            for end in other_ends(self.answer.text)
+            if self.tokens.ends[self.tokens.last_before(end.end)] <= end.following
+        )
 
     @cached_property
     def words(self) -> tuple[tuple[str, int, int], ...]:
@@ -198,12 +191,6 @@ class Read:
         return found
 
 
-def first_emoji(text: str) -> EmojiSpan | None:
-    """The first emoji of an answer, where it follows a finished sentence."""
-    spans = find_emoji(text)
-    return spans[0] if spans and _CLOSED.search(text[: spans[0].start].rstrip()) else None
-
-
 def positions(
     encoded: Encode, answers: Sequence[Answer], rng: np.random.Generator
 ) -> tuple[list[Reading], dict[str, Any]]:
@@ -214,54 +201,74 @@ def positions(
         read.append(Read(answer, tokens, Reading(tokens.ids, answer.half)))
     for one in read:
         one.reading.places[EVERY] += one.tokens.answer
-    _mark_ends(read, rng)
+    n_matched = [
+        _mark_ends([one for one in read if one.answer.half == half], rng) for half in range(2)
+    ]
+    _mark_openings(read)
     words = _mark_words(read)
-    matched = _mark_single_emoji(read)
-    with_emoji = [[r for r in read if r.emoji and r.answer.half == half] for half in range(2)]
+    phrases = _mark_single_emoji(read)
+    with_emoji = [[r for r in read if r.emoji_end and r.answer.half == half] for half in range(2)]
     symbols = [_with_symbol(encoded, one) for of in with_emoji for one in of[:SYMBOLS_A_HALF]]
     about = {
         "words": words,
         "common_words": words[:MOST_COMMON],
-        "emoji": list(matched),
-        "phrases": matched,
+        "emoji": list(phrases),
+        "phrases": phrases,
         "n_texts": [sum(one.answer.half == half for one in read) for half in range(2)],
         "n_with_emoji": list(map(len, with_emoji)),
-        "n_emoji_elsewhere": sum(bool(find_emoji(r.answer.text)) and not r.emoji for r in read),
+        "n_matched": n_matched,
+        "n_emoji_elsewhere": sum(bool(find_emoji(r.answer.text)) and not r.emoji_end for r in read),
         "n_without_symbol": symbols.count(None),
     }
     readings = [replace(one.reading, places=dict(one.reading.places)) for one in read]
     return readings + [one for one in symbols if one], about
 
 
-def _mark_ends(read: Sequence[Read], rng: np.random.Generator) -> None:
-    """Sentence ends: before emoji and other, both shuffled, and by the word that opens the next."""
-    pooled: dict[int, list[tuple[Reading, int]]] = {0: [], 1: []}
-    n_emoji = [0, 0]
-    openings = Counter(opening for one in read for _, opening in one.other_ends)
+def _mark_ends(read: Sequence[Read], rng: np.random.Generator) -> int:
+    """Sentence ends of one half, before emoji and other, and both with their labels shuffled.
+
+    Gives the number of matched pairs.
+    """
+    for one in read:
+        if one.emoji_end:
+            one.reading.places[AT_EMOJI].append(one.last_of(one.emoji_end))
+    of_emoji = _different((one, one.emoji_end) for one in read if one.emoji_end)
+    of_other = _different((one, end) for one in read for end in one.other_ends)
+    numbers = [[end.number for _, end in ends] for ends in (of_emoji, of_other)]
+    before, other = matched(numbers[0], numbers[1], rng)
+    pooled = [of_emoji[i] for i in before] + [of_other[i] for i in other]
+    kinds = [BEFORE_EMOJI] * len(before) + [BEFORE_OTHER] * len(other)
+    shuffled = rng.permutation(np.repeat([0, 1], [len(before), len(other)]))
+    for (one, end), kind, label in zip(pooled, kinds, shuffled, strict=True):
+        place = one.tokens.last_before(end.end)
+        one.reading.places[kind].append(place)
+        one.reading.places[SHUFFLED[label]].append(place)
+    return len(before)
+
+
+def _different(ends: Iterable[tuple[Read, End]]) -> list[tuple[Read, End]]:
+    """Ends behind different words: equal ones are one witness."""
+    seen: dict[Hashable, tuple[Read, End]] = {}
+    for one, end in ends:
+        seen.setdefault(one.answer.upto(end.end), (one, end))
+    return list(seen.values())
+
+
+def _mark_openings(read: Sequence[Read]) -> None:
+    """Ends that another sentence follows, by the word that opens it: the most frequent, or not."""
+    openings = Counter(end.opening for one in read for end in one.other_ends)
     most = max(openings, key=lambda word: (openings[word], word), default="")
     for one in read:
-        half, places = one.answer.half, one.reading.places
-        for place, opening in one.other_ends:
-            places[BEFORE_OPENING if opening == most else BEFORE_OTHER_OPENING].append(place)
-        if one.emoji:
-            before = one.before_emoji(one.emoji)
-            others = [place for place, _ in one.other_ends]
-            places[BEFORE_EMOJI].append(before)
-            places[AT_EMOJI].append(one.tokens.last_before(one.emoji.end))
-            places[BEFORE_OTHER] += others
-            n_emoji[half] += 1
-            pooled[half] += [(one.reading, place) for place in (before, *others)]
-    for half, ends in pooled.items():
-        for rank, i in enumerate(rng.permutation(len(ends))):
-            reading, place = ends[i]
-            reading.places[SHUFFLED[int(rank >= n_emoji[half])]].append(place)
+        for end in one.other_ends:
+            kind = BEFORE_OPENING if end.opening == most else BEFORE_OTHER_OPENING
+            one.reading.places[kind].append(one.tokens.last_before(end.end))
 
 
 def _mark_words(read: Sequence[Read]) -> list[str]:
     """The most frequent words, with the places before the first of each in an answer, and at it for
     the most common."""
     firsts = [(one, one.phrases(1)) for one in read]
-    words = _frequent(firsts, FEWEST_OF_A_WORD)[:MOST_WORDS]
+    words = _frequent(_counted(firsts), FEWEST_OF_A_WORD)[:MOST_WORDS]
     common = set(words[:MOST_COMMON])
     for one, found in firsts:
         for word in words:
@@ -273,57 +280,76 @@ def _mark_words(read: Sequence[Read]) -> list[str]:
 
 
 def _mark_single_emoji(read: Sequence[Read]) -> dict[str, list[str]]:
-    """The most frequent single emoji with their phrases of as many tokens, and all the places.
+    """The most frequent single emoji with phrases of as many tokens, and all the places.
 
-    An emoji without enough such phrases has nothing to be held against and is left out.
+    Of an emoji and its phrases equally many are taken in either half, as many as the rarest has: a
+    class of few tokens repeats itself less. An emoji without enough such phrases has nothing to be
+    held against and is left out.
     """
-    with_emoji = [(one, one.emoji) for one in read if one.emoji]
-    n_tokens = {span.text: one.n_tokens(span) for one, span in with_emoji}
+    with_emoji = [(one, one.emoji_end) for one in read if one.emoji_end]
+    n_tokens = {end.emoji.text: one.n_tokens(end) for one, end in with_emoji}
     runs = {n: [(one, one.phrases(n)) for one in read] for n in set(n_tokens.values())}
-    free = {n: _frequent(found, FEWEST_OF_AN_EMOJI) for n, found in runs.items()}
+    counts = {n: _counted(found) for n, found in runs.items()}
+    of_emoji = [(one, {end.emoji.text: one.last_of(end)}) for one, end in with_emoji]
+    n_emoji = _counted(of_emoji)
     taken: set[str] = set()
-    matched: dict[str, list[str]] = {}
-    for emoji in _frequent(((one, {span.text: 0}) for one, span in with_emoji), FEWEST_OF_AN_EMOJI):
+    fitting: dict[str, list[str]] = {}
+    for emoji in _frequent(n_emoji, FEWEST_OF_AN_EMOJI):
+        free = _frequent(counts[n_tokens[emoji]], FEWEST_OF_AN_EMOJI)
         # Phrases that end alike have the same last token, and would be one class.
-        fit = {p.split()[-1]: p for p in reversed(free[n_tokens[emoji]]) if _end(p) not in taken}
-        if len(matched) < MOST_EMOJI and len(fit) >= PHRASE_GROUPS:
-            matched[emoji] = list(reversed(fit.values()))[:PHRASE_GROUPS]
-            taken |= set(map(_end, matched[emoji]))
-    room: Counter[tuple[str, int]] = Counter()
-    for one, span in with_emoji:
-        if span.text in matched:
-            last = one.tokens.last_before(span.end)
-            one.reading.places[at_single_emoji(span.text)].append(last)
-            room[span.text, one.answer.half] += 1
-    for emoji, phrases in matched.items():
+        fit = {_end(phrase): phrase for phrase in reversed(free) if _end(phrase) not in taken}
+        if len(fitting) < MOST_EMOJI and len(fit) >= PHRASE_GROUPS:
+            fitting[emoji] = list(reversed(fit.values()))[:PHRASE_GROUPS]
+            taken |= set(map(_end, fitting[emoji]))
+    for emoji, phrases in fitting.items():
+        n = n_tokens[emoji]
+        of_all = [n_emoji[emoji], *(counts[n][phrase] for phrase in phrases)]
+        room = [min(of_half) for of_half in zip(*of_all, strict=True)]
+        _mark_up_to(room, of_emoji, emoji, at_single_emoji(emoji))
         for phrase in phrases:
-            left = {half: room[emoji, half] for half in range(2)}
-            for one, found in runs[n_tokens[emoji]]:
-                if phrase in found and left[one.answer.half] > 0:
-                    one.reading.places[at_phrase(phrase)].append(found[phrase])
-                    left[one.answer.half] -= 1
-    return matched
+            _mark_up_to(room, runs[n], phrase, at_phrase(phrase))
+    return fitting
+
+
+def _mark_up_to(
+    room: Sequence[int],
+    found: Iterable[tuple[Read, Mapping[str, int]]],
+    name: str,
+    condition: str,
+) -> None:
+    """The first places of a name in either half, at most so many of each."""
+    left = list(room)
+    for one, places in found:
+        if name in places and left[one.answer.half] > 0:
+            one.reading.places[condition].append(places[name])
+            left[one.answer.half] -= 1
 
 
 def _end(phrase: str) -> str:
     return phrase.split()[-1]
 
 
-def _frequent(found: Iterable[tuple[Read, Mapping[str, int]]], fewest: int) -> list[str]:
-    """What stands in at least so many answers of either half, the most frequent first."""
+def _counted(found: Iterable[tuple[Read, Mapping[str, int]]]) -> dict[str, list[int]]:
+    """In how many answers of either half something stands."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for one, names in found:
         for name in names:
             counts[name][one.answer.half] += 1
+    return counts
+
+
+def _frequent(counts: Mapping[str, Sequence[int]], fewest: int) -> list[str]:
+    """What stands in at least so many answers of either half, the most frequent first."""
     enough = [name for name, of_halves in counts.items() if min(of_halves) >= fewest]
     return sorted(enough, key=lambda name: (-sum(counts[name]), name))
 
 
 def _with_symbol(encoded: Encode, one: Read) -> Reading | None:
     """The answer up to its emoji, with a symbol of as many tokens; None where none has as many."""
-    span = one.emoji
-    assert span is not None
-    upto, before, n = one.answer.text[: span.start], one.before_emoji(span), one.n_tokens(span)
+    end = one.emoji_end
+    assert end is not None
+    upto, n = one.answer.text[: end.emoji.start], one.n_tokens(end)
+    before = one.tokens.last_before(end.end)
     for symbol in _symbols(n):
         tokens = encoded(one.answer.prompt, upto + symbol)
         last = tokens.last_before(len(upto + symbol))
