@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emotest.artefacts import GenerationRequest
-from emotest.artefacts.activations import TEXTS_A_HALF, ActivationsRequest
+from emotest.artefacts.activations import ENDS_A_HALF, ActivationsRequest
 from emotest.study.personality import UNTUNED
 from emotest.study.records import Decoding, Generation, Prompt
 from emotest.workshop.matched_ends import chosen_answers, emoji_end, matched, other_ends
@@ -79,7 +79,7 @@ def test_answers_are_spread_evenly_over_texts_and_prompts() -> None:
     chosen = chosen_answers(request, answers)
     for ending in (PARTY, "Yes."):
         cells = [(one.text[0], one.prompt.id) for one in chosen if one.text.endswith(ending)]
-        assert len(cells) == 2 * TEXTS_A_HALF == 420
+        assert len(cells) == 2 * ENDS_A_HALF == 420
         assert {cells.count(cell) for cell in set(cells)} == {35}
         assert len(set(cells)) == 12
     assert chosen == chosen_answers(request, answers)
@@ -93,7 +93,7 @@ def test_ends_of_one_number_are_not_held_against_those_of_another() -> None:
     ]
     answers += [said(prompt, 200, "No. So.") for prompt in PROMPTS]
     chosen = chosen_answers(ActivationsRequest(None, (TEXT,)), [answers])
-    assert len(chosen) == 2 * TEXTS_A_HALF
+    assert len(chosen) == 2 * ENDS_A_HALF
     assert all(PARTY in one.text for one in chosen)
 
 
@@ -103,7 +103,7 @@ def test_ends_in_the_same_answers_come_first() -> None:
     first = [said(p, 100 + i, f"I sing {i}! {PARTY} So. Yes.") for p in PROMPTS for i in range(100)]
     plain = [said(p, 200 + i, f"Sing {i}? Yes.") for p in PROMPTS for i in range(100)]
     chosen = chosen_answers(ActivationsRequest(None, (TEXT,)), [both + first + plain])
-    assert len(chosen) == 2 * TEXTS_A_HALF
+    assert len(chosen) == 2 * ENDS_A_HALF
     assert not [one for one in chosen if "?" in one.text]
 
 

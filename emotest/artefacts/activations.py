@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 ACTIVATIONS_VERSION = 3
 """Raised whenever texts, positions, conditions or moments change their meaning."""
 
-TEXTS_A_HALF = 210
+ENDS_A_HALF = 210
 """Ends of sentences of either kind in each half of the prompts, at most: with 200 the sampling
 error of a standardised difference is a tenth of the change that counts, and more cost time."""
 
@@ -113,7 +113,7 @@ class ActivationsRequest(Request):
             "chat_template": self.texts[0].chat_template,
             "reader": self.reader.key.digest if self.reader else None,
             "texts": [text.key.digest for text in self.texts],
-            "texts_a_half": TEXTS_A_HALF,
+            "ends_a_half": ENDS_A_HALF,
             "voices": [{"name": voice.name, **voice.identity} for voice in self.voices],
             "analysis_seed": self.analysis_seed,
             "libraries": library_versions(),
@@ -128,8 +128,8 @@ class ActivationsRequest(Request):
 
     @property
     def tokens(self) -> float:
-        """Tokens of the answers that are read, and of those with a symbol in an emoji's place."""
-        return 2 * (2 * TEXTS_A_HALF) * TOKENS_OF_A_TEXT
+        """Tokens of the answers that are read: at most one for each end of a sentence."""
+        return 2 * (2 * ENDS_A_HALF) * TOKENS_OF_A_TEXT
 
     @property
     def prompt_halves(self) -> Mapping[str, int]:

@@ -59,29 +59,14 @@ def standardised_difference(
     Raises `StatisticsError` for shapes that differ, fewer than 2 positions a side, negative
     variances and missing values.
     """
-    moments = [np.asarray(part, dtype=np.float64) for part in (mean_a, var_a, mean_b, var_b)]
-    if len({part.shape for part in moments}) > 1 or moments[0].size == 0:
-        raise StatisticsError(
-            f"moments of shapes {', '.join(str(part.shape) for part in moments)} do not pair",
-            remedy="give means and variances of the same units",
-        )
+    of_a, of_b, spread_a, spread_b = _moments((mean_a, mean_b), (var_a, var_b))
     if min(n_a, n_b) < 2:
         raise StatisticsError(
             f"{n_a} and {n_b} positions have no variance",
             remedy="record at least 2 positions on each side",
         )
-    (of_a, spread_a, of_b, spread_b) = moments
-    if (
-        not all(np.isfinite(part).all() for part in moments)
-        or min(spread_a.min(), spread_b.min()) < 0.0
-    ):
-        raise StatisticsError(
-            "moments are missing, or variances are negative",
-            remedy="stream them in double precision by Welford's update",
-        )
-    pooled = np.sqrt(((n_a - 1) * spread_a + (n_b - 1) * spread_b) / (n_a + n_b - 2))
-    known = pooled > _RESOLVED * np.maximum(np.abs(of_a), np.abs(of_b))
-    d = np.divide(of_a - of_b, pooled, out=np.zeros_like(pooled), where=known)
+    pooled = ((n_a - 1) * spread_a + (n_b - 1) * spread_b) / (n_a + n_b - 2)
+    d, known = _over_spread(of_a, of_b, pooled)
     return StandardisedDifference(d, int((~known).sum()))
 
 
@@ -95,20 +80,34 @@ def difference_on_scale(
 
     Raises `StatisticsError` for shapes that differ, negative variances and missing values.
     """
-    of_a, of_b, spread = (np.asarray(x, np.float64) for x in (mean_a, mean_b, variance))
-    if not of_a.shape == of_b.shape == spread.shape or of_a.size == 0:
+    of_a, of_b, spread = _moments((mean_a, mean_b), (variance,))
+    return _over_spread(of_a, of_b, spread)[0]
+
+
+def _moments(means: tuple[npt.ArrayLike, ...], variances: tuple[npt.ArrayLike, ...]) -> list[Array]:
+    """Means and then variances of the same units, checked."""
+    moments = [np.asarray(part, dtype=np.float64) for part in (*means, *variances)]
+    if len({part.shape for part in moments}) > 1 or moments[0].size == 0:
         raise StatisticsError(
-            f"means and a scale of shapes {of_a.shape}, {of_b.shape}, {spread.shape} do not pair",
+            f"moments of shapes {', '.join(str(part.shape) for part in moments)} do not pair",
             remedy="give means and variances of the same units",
         )
-    if not all(np.isfinite(part).all() for part in (of_a, of_b, spread)) or spread.min() < 0.0:
+    if not all(np.isfinite(part).all() for part in moments) or any(
+        spread.min() < 0.0 for spread in moments[len(means) :]
+    ):
         raise StatisticsError(
             "moments are missing, or variances are negative",
             remedy="stream them in double precision by Welford's update",
         )
-    s = np.sqrt(spread)
+    return moments
+
+
+def _over_spread(of_a: Array, of_b: Array, variance: Array) -> tuple[Array, Mask]:
+    """The difference in standard deviations, 0 where there is none; and where there is one."""
+    s = np.sqrt(variance)
     known = s > _RESOLVED * np.maximum(np.abs(of_a), np.abs(of_b))
-    return np.asarray(np.divide(of_a - of_b, s, out=np.zeros_like(s), where=known))
+    d = np.divide(of_a - of_b, s, out=np.zeros_like(s), where=known)
+    return d, np.asarray(known)
 
 
 def rises(tuned: npt.ArrayLike, untuned: npt.ArrayLike, null: npt.ArrayLike) -> Array:

@@ -12,8 +12,9 @@ from typing import Literal
 
 from emotest.errors import UsageError
 
-CLAIMS_VERSION = 5
-"""Of the margins and families below: raised with every change, and printed in reports."""
+CLAIMS_VERSION = 6
+"""Raised with every change of a margin, a family or the rule that decides a statement; printed in
+reports."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 import regex
 
-from emotest.artefacts.activations import TEXTS_A_HALF, ActivationsRequest
+from emotest.artefacts.activations import ENDS_A_HALF, ActivationsRequest
 from emotest.study.records import Generation, Prompt
 from emotest.text.emoji import EmojiSpan, find_emoji
 from emotest.text.sentences import split_sentences
@@ -112,7 +112,7 @@ def chosen_answers(
     request: ActivationsRequest, answers: Sequence[Sequence[Generation]]
 ) -> list[Answer]:
     """The answers that are read, spread evenly over texts and prompts: (at most) those of
-    `TEXTS_A_HALF` matched ends of either kind in each half of the prompts.
+    `ENDS_A_HALF` matched ends of either kind in each half of the prompts.
 
     Where fewer can be matched, others join them up to that number of answers, those with an emoji
     first. `answers` are those of each text of the request. What a cut emoji left behind is cut off.
@@ -166,13 +166,13 @@ def _of_half(queue: Sequence[Answer]) -> list[Answer]:
         ends = sorted(of_other[number].values(), key=lambda answer: answer not in chosen)
         chosen.update(ends[:n])
     for answer in queue:
-        if len(chosen) >= TEXTS_A_HALF:
+        if len(chosen) >= ENDS_A_HALF:
             break
         chosen.add(answer)
     return [answer for answer in queue if answer in chosen]
 
 
 def _room(pairs: dict[int, int]) -> dict[int, int]:
-    """Pairs of each number, drawn in alike where they are more than `TEXTS_A_HALF` together."""
-    share = min(1.0, TEXTS_A_HALF / max(1, sum(pairs.values())))
+    """Pairs of each number, drawn in alike where they are more than `ENDS_A_HALF` together."""
+    share = min(1.0, ENDS_A_HALF / max(1, sum(pairs.values())))
     return {number: round(share * n) for number, n in sorted(pairs.items())}
