@@ -107,6 +107,15 @@ def test_a_logarithmic_axis_has_equal_factors_equally_far_apart() -> None:
     assert {"10", "100", "1000"} <= set(texts(svg))
 
 
+def test_counts_have_whole_numbers_at_their_axis() -> None:
+    """Two units of many series: no tick at a quarter of one; shares keep theirs."""
+    groups = {"0": {f"s{i}": 2.0 * (i == 0) for i in range(25)}}
+    ticks = [text for text in texts(bars(groups, **NAMED)) if re.fullmatch(r"[\d.]+", text)]
+    assert {float(tick) % 1 for tick in ticks} == {0.0}
+    shares = texts(bars({"0": {f"s{i}": 0.5 for i in range(25)}}, **NAMED))
+    assert "0.2" in shares
+
+
 def test_bars_write_their_heights_and_leave_missing_ones_out() -> None:
     """Three heights, of which one is missing in one group and not available in another."""
     values = {"layer 0": {"neurons": 0.25, "residual": -0.125}, "layer 1": {"neurons": None}}

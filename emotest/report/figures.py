@@ -139,6 +139,8 @@ def bars(values: Mapping[str, Mapping[str, float | None]], *, x: str, y: str, ti
             )  # fmt: skip
             if heights.size <= MOST_BARS_WRITTEN:
                 axes.bar_label(drawn, [f"{h:.3g}" for h in heights[there, i]], fontsize=8)
+        if (heights[np.isfinite(heights)] % 1 == 0).all():
+            axes.locator_params(axis="y", integer=True)  # counts: there is no quarter of a unit
         axes.axhline(0.0, color="black", linewidth=0.8)
         _name_ticks(axes.set_xticks, places, list(values))
         axes.grid(axis="y", alpha=0.3)
