@@ -32,10 +32,10 @@ SENTENCES = (
 )  # fmt: skip
 
 
-def answer(number: int, *, emoji: bool) -> str:
+def answer(number: int, *, emoji: bool, mark: str = "!") -> str:
     """Two sentences that end in "." and one in "!" between them, behind which the emoji stands."""
     first, second, third = (SENTENCES[(number * step + step) % 8] for step in (1, 3, 5))
-    return f"{first}. {second}!{EMOJI if emoji else ''} {third}."
+    return f"{first}. {second}{mark}{EMOJI if emoji else ''} {third}."
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def test_massive_units_are_counted_over_layers() -> None:
 
 
 def test_what_was_not_recorded_has_no_tokens_and_no_difference() -> None:
-    """A condition's name is told with those that there are; a half without tokens is named, and
-    one token in all has no spread."""
+    """A condition's name is told with those that there are; a half with one token of it is named,
+    and one token in all has no spread."""
     rng = np.random.default_rng(3)
     found = of_tokens({"a": drawn(rng, 3, 3), "b": drawn(rng, 2, 2), EVERY: drawn(rng, 5, 5)})
     assert (found.n("a"), found.n("c")) == ((3, 3), (0, 0))
@@ -85,7 +85,7 @@ def test_what_was_not_recorded_has_no_tokens_and_no_difference() -> None:
         found.difference("a", "c")
     assert "a, b" in str(error.value)
     for counts, says in (
-        ([[3, 3], [2, 0], [5, 5]], "no token of b in half 1"),
+        ([[3, 3], [2, 1], [5, 5]], "1 positions of b in half 1"),
         ([[3, 3], [2, 2], [1, 5]], "1 tokens in all"),
     ):
         few = Activations(np.array(counts), found.mean, found.variance, found.about)

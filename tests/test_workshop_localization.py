@@ -94,14 +94,18 @@ def put_adapter(bench: Bench, weights: AdapterWeights, condition: Condition) -> 
 
 
 def put_answers(bench: Bench, adapter: AdapterRequest | None, *, emoji: bool) -> GenerationRequest:
-    """Four answers to each prompt in the store, as if they had been sampled."""
+    """Four answers to each prompt in the store, as if they had been sampled; with emoji four more
+    whose second sentence ends in ".", so that its end can be held against that before an emoji."""
     identity = resolve(Subject.parse(str(bench.subject)))
     condition = EXTRAVERT if adapter else UNTUNED
     request = GenerationRequest(identity.digest, identity.chat_template, condition, adapter,
-                                PROMPTS, Decoding(), 4, sampling_seed=int(emoji))  # fmt: skip
+                                PROMPTS, Decoding(), 4 + 4 * emoji,
+                                sampling_seed=int(emoji))  # fmt: skip
+    kinds = [{"emoji": emoji}, {"emoji": False, "mark": "."}][: 1 + emoji]
     said = [
-        Generation(prompt.id, str(condition), None, 0, sample, answer(i + 3 * sample, emoji=emoji),
-                   (), (), True, "made")
+        Generation(prompt.id, str(condition), None, 0, sample + 4 * more,
+                   answer(i + 3 * sample, **kind), (), (), True, "made")
+        for more, kind in enumerate(kinds)
         for i, prompt in enumerate(PROMPTS)
         for sample in range(4)
     ]  # fmt: skip

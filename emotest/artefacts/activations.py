@@ -241,8 +241,8 @@ class Activations:
         """A condition minus a reference in either half, in each unit's standard deviations over
         every token of the answers, (2, n_units).
 
-        Several references are pooled as one. `StatisticsError` where a half has no token on either
-        side, or too few in all to have a scale.
+        Several references are pooled as one. `StatisticsError` where a half has fewer than 2
+        tokens on either side, or too few in all to have a scale.
         """
         several = (reference,) if isinstance(reference, str) else tuple(reference)
         return np.stack(
@@ -281,10 +281,10 @@ class Activations:
         """Over all tokens of the conditions in one half, (n_units,)."""
         places = [self.place(condition) for condition in conditions]
         counts = self.count[places, half]
-        if not counts.sum():
+        if counts.sum() < 2:
             raise StatisticsError(
-                f"no token of {', '.join(conditions)} in half {half}",
-                remedy="compare conditions that have tokens in both halves",
+                f"{counts.sum()} positions of {', '.join(conditions)} in half {half}",
+                remedy="compare conditions that have at least 2 positions in both halves",
             )
         means = self.mean[places, half].astype(np.float64)
         return np.asarray(counts @ means / counts.sum())
