@@ -14,6 +14,7 @@ from scipy import stats
 
 from emotest.errors import StatisticsError
 from emotest.stats.estimates import (
+    at_both_ends,
     crossed_difference,
     crossed_log_odds_difference,
     crossed_mean,
@@ -360,6 +361,33 @@ def test_a_level_outside_zero_and_one_is_refused(level: float) -> None:
     """95 is not .95."""
     with pytest.raises(StatisticsError, match="confidence level"):
         crossed_mean(np.eye(3), level=level)
+
+
+def test_what_is_known_between_two_ends_is_shown_at_both() -> None:
+    """DIFFERENCES known to +-.1: .45 to .65 in the mean, with the standard error worked by hand.
+
+    t of 2 degrees of freedom at .95 is 2.920, so the interval goes from .45 - 2.920 * .1607 =
+    -.019 to .65 + .469 = 1.119. A margin of .5 lies below the value and above the low end's: it
+    is not shown to be exceeded at any level, p = .5.
+    """
+    low, middle, high = (
+        crossed_mean(DIFFERENCES + by, level=0.9, scale="log-odds") for by in (-0.1, 0.0, 0.1)
+    )
+    found = at_both_ends(low, middle, high)
+    assert found.value == pytest.approx(0.55)
+    assert found.low == pytest.approx(0.45 - 2.91999 * STANDARD_ERROR, abs=1e-4)
+    assert found.high == pytest.approx(0.65 + 2.91999 * STANDARD_ERROR, abs=1e-4)
+    assert found.p_above(0.0) == pytest.approx(low.p_above(0.0), abs=1e-6)
+    assert found.p_below(1.0) == pytest.approx(high.p_below(1.0), abs=1e-6)
+    assert found.p_above(0.5) == pytest.approx(0.5)
+    assert at_both_ends(middle, middle, middle).low == pytest.approx(middle.low)
+
+
+def test_ends_in_the_wrong_order_are_refused() -> None:
+    """A low end above the middle, with both numbers."""
+    low, high = (crossed_mean(DIFFERENCES + by, scale="log-odds") for by in (-0.1, 0.1))
+    with pytest.raises(StatisticsError, match="do not enclose"):
+        at_both_ends(high, low, low)
 
 
 class TestProportions:

@@ -28,7 +28,14 @@ import numpy.typing as npt
 from scipy import special
 
 from emotest.errors import StatisticsError
-from emotest.stats.limits import ConstantLimits, HybridLimits, Limits, Spread, StudentLimits
+from emotest.stats.limits import (
+    BothEndsLimits,
+    ConstantLimits,
+    HybridLimits,
+    Limits,
+    Spread,
+    StudentLimits,
+)
 from emotest.stats.proportions import check_level
 
 Array = npt.NDArray[np.float64]
@@ -181,6 +188,30 @@ def crossed_mean(
         n_samples=_n_samples(values, cells),
         possible=bounds if _named_bounds(scale) == bounds else (float("-inf"), float("inf")),
     )
+
+
+def at_both_ends(low: Estimate, middle: Estimate, high: Estimate) -> Estimate:
+    """One estimate of numbers that are known only between two ends.
+
+    `low` is the estimate with every number at the end that speaks against a rise, `high` at the
+    end that speaks for it, `middle` half-way; all of the same adapters and prompts. The value is
+    that of the middle, the interval goes from the low end's lower limit to the high end's upper
+    one: a word that it gives holds at both ends.
+
+    Raises `StatisticsError` where the three are not in this order.
+    """
+    if not low.value <= middle.value <= high.value:
+        raise StatisticsError(
+            f"the ends {low.value:g} and {high.value:g} do not enclose {middle.value:g}",
+            remedy="take the low end with every number where it makes the value least",
+        )
+    limits = BothEndsLimits(low.limits, middle.limits, high.limits)
+    return replace(
+        middle,
+        standard_error=limits.standard_error,
+        method=f"{middle.method}; at both ends of what is known",
+        limits=limits,
+    ).at_level(middle.level)
 
 
 def crossed_log_odds_difference(

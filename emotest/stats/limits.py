@@ -243,6 +243,44 @@ class HybridLimits(Limits):
         )
 
 
+@dataclass(frozen=True)
+class BothEndsLimits(Limits):
+    """A value of which each number is known only to lie between two ends.
+
+    `low` are the limits of the value with every number at the end that makes it least, `high` at
+    the end that makes it most, `middle` half-way. The lower limit is that of `low` and the upper
+    that of `high`, so that what is shown holds wherever the numbers lie.
+    """
+
+    low: Limits
+    middle: Limits
+    high: Limits
+
+    @property
+    def centre(self) -> float:
+        """Half-way between the ends."""
+        return self.middle.centre
+
+    @property
+    def degrees_of_freedom(self) -> float | None:
+        """Of the middle."""
+        return self.middle.degrees_of_freedom
+
+    def lower(self, alpha: float) -> float:
+        """The lower limit at the low end; no higher than the value."""
+        return min(self.low.lower(alpha), self.centre)
+
+    def upper(self, alpha: float) -> float:
+        """The upper limit at the high end; no lower than the value."""
+        return max(self.high.upper(alpha), self.centre)
+
+    def at_size(self, n_adapters: int, n_prompts: int) -> BothEndsLimits:
+        """All three at that size; what is unknown of each number stays."""
+        return BothEndsLimits(
+            *(one.at_size(n_adapters, n_prompts) for one in (self.low, self.middle, self.high))
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnLimits(Limits):
     """Quantiles of draws: a bootstrap's percentiles.
