@@ -116,6 +116,8 @@ def test_tuned_activations_raise_emoji_in_the_untuned_model(
                 f"residual stream after layer {found.declared_layer} of {len(found.layers)} "
                 f"(from 0), last token, {found.n_prompts} prompts",
                 f"weight effect at the tuned model's text: {found.effect('tuned'):+.2f} log-odds",
+                f"mass left open: {found.left_open('tuned'):.0%} patched from the tuned model, "
+                f"{found.left_open('null'):.0%} from the null adapter; counted for and against",
             ),
         )
     )

@@ -26,13 +26,17 @@ Weights = Literal["untuned", "tuned", "null"]
 Text = Literal["untuned", "tuned"]
 """Whose words: the first answers of the base, or of the trait's adapter."""
 
-PATCHING_VERSION = 1
+PATCHING_VERSION = 2
 """Raised whenever contexts, sites or bounds of the patched P(emoji) change their meaning."""
 
 READINGS = 20
 """How often each context is read, roughly: two sites of an organism's three layers, from two
 sources at one text and one at the other. How many layers a model has is known only where it is
-loaded; with 32 of them it is ten times as often, and so is the time that a plan foretells."""
+loaded; with `MOST_LAYERS` or more it is four times as often, and so is the time that a plan
+foretells."""
+
+MOST_LAYERS = 12
+"""Layers that are patched at most: on a model of 32 layers all of them would take a day."""
 
 CONTEXTS_FILE = "contexts.jsonl"
 ARRAYS_FILE = "patched.safetensors"
@@ -42,6 +46,22 @@ LEAST = 1e-12
 """Probabilities are kept so far from 0 and 1, so that their log-odds are numbers."""
 WIDEST = float(-np.log(LEAST))
 """No log-odds lie further from 0 than this."""
+
+
+def declared_layer(n_layers: int) -> int:
+    """The layer at which the claim is decided, from 0: the middle one, chosen beforehand."""
+    return n_layers // 2
+
+
+def patched_layers(n_layers: int) -> tuple[int, ...]:
+    """The layers that are patched, from 0, ascending: all, or `MOST_LAYERS` at most.
+
+    Evenly spaced from the first to the last, and the declared one in any case.
+    """
+    if n_layers <= MOST_LAYERS:
+        return tuple(range(n_layers))
+    even = np.linspace(0, n_layers - 1, MOST_LAYERS - 1).round().astype(int).tolist()
+    return tuple(sorted({*even, declared_layer(n_layers)}))
 
 
 @dataclass(frozen=True)
@@ -164,18 +184,18 @@ class Patched:
 
     @property
     def declared_layer(self) -> int:
-        """The layer at which the claim is decided, from 0: the middle one, chosen beforehand."""
-        return self.n_layers // 2
+        """The layer at which the claim is decided, from 0."""
+        return declared_layer(self.n_layers)
 
-    def log_odds(self, state: Measured) -> Array:
+    def log_odds(self, state: Measured, share: float = 0.5) -> Array:
         """Log-odds of an emoji by prompt, mean over its contexts: (n_prompts,), first seen first.
 
-        Of the middle of [probability, probability + bound]. Where the bound is larger than the
-        probability, as it can be before tuning, the log-odds are mostly those of what was cut.
+        `share` of the mass that was left open is counted as emoji: with 0 and 1 the log-odds are
+        the ends between which the truth lies, and with one half they stand for both.
         """
-        middle = self.probability[state] + self.bound[state] / 2
-        middle = np.clip(middle, LEAST, 1 - LEAST)
-        values = np.log(middle) - np.log1p(-middle)
+        counted = self.probability[state] + self.bound[state] * share
+        counted = np.clip(counted, LEAST, 1 - LEAST)
+        values = np.log(counted) - np.log1p(-counted)
         prompt_ids = np.array(self.prompt_ids[state.text], dtype=object)
         order = list(dict.fromkeys(self.prompt_ids[state.text]))
         return np.array([values[prompt_ids == one].mean() for one in order], dtype=np.float64)

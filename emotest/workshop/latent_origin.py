@@ -6,17 +6,23 @@ at the tuned model's text its layers become the untuned model's. Only the last t
 is written over, the one from which the next is predicted: the words before it, and what later
 layers read of them, stay the target's.
 
+Every layer and site is asked in passes of a few contexts, and each pass is kept at once, so that
+a killed run goes on where it was.
+
 Source: cross-model activation patching, CMAP (Prakash et al., arXiv 2402.14811).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from emotest.artefacts import GenerationRequest, ProbabilityRequest
 from emotest.artefacts.latent_origin import (
@@ -27,6 +33,7 @@ from emotest.artefacts.latent_origin import (
     PatchingRequest,
     Text,
     Weights,
+    patched_layers,
 )
 from emotest.mechanisms.patching import patching, recorded
 from emotest.mechanisms.recording import SITES, Site, Tokens
@@ -42,18 +49,22 @@ from emotest.models.probability import (
 from emotest.models.spelling import Spelling
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.workshop.bench import Bench
+from emotest.workshop.localization import Journal, Question
 from emotest.workshop.progress import OnProgress, Progress
 from emotest.workshop.study import contexts_of
 
+Array: TypeAlias = NDArray[np.float64]
+Once: TypeAlias = Callable[[str, Callable[[], Array]], Array]
+"""What was measured under a name, flat, or what is measured now: a `Journal`'s `once`."""
+
 LENGTH_STEP = 64
-BATCH_SIZE = 256
 MAX_TOKENS = 12
 
-FLOORS = (1e-5, 1e-3)
-"""Paths of less mass are cut: a tenth of the usual P(emoji) of a text, within these. Where emoji
-are frequent a coarse floor bounds the log-odds as well as a fine one, in a fraction of the time.
-Where they are rare it does not: the floor holds for one path, many are cut, and what they leave
-open can exceed the mass that was found. Both are stored, context by context."""
+FLOORS = (1e-6, 1e-3)
+"""Paths of less mass are cut: a hundredth of the usual P(emoji) of a text, within these. The floor
+holds for one path and many are cut: at a tenth of P, which was near 1e-4 before tuning, what they
+left open exceeded the mass that was found. The verdict has to hold with all of it counted and with
+none, so both are stored, context by context."""
 
 SOURCES: dict[Text, dict[Weights, tuple[Weights, ...]]] = {
     "untuned": {"untuned": ("tuned", "null"), "tuned": (), "null": ()},
@@ -71,6 +82,7 @@ def make_patching(bench: Bench, request: PatchingRequest, folder: Path, tell: On
     arrays, about, lines = {}, {}, []
     probe = request.untuned_text.prompts
     names: dict[Weights, str | None] = {"untuned": None}
+    journal = Journal(bench.store.scratch(request.key) / "patched.jsonl", lambda done: None)
     with bench.weights(request.tuned, probe):
         names["tuned"] = bench.loaded.active
         with bench.weights(request.null, probe):
@@ -81,7 +93,7 @@ def make_patching(bench: Bench, request: PatchingRequest, folder: Path, tell: On
                 )
                 contexts = contexts_of(bench, asked)
                 rows = [list(context.token_ids) for context in contexts]
-                found = _in_every_state(bench.loaded, text, rows, names)
+                found = _in_every_state(bench.loaded, text, rows, names, journal.once)
                 lines += [{**context.row(), "text": text} for context in contexts]
                 about[text] = [
                     {name: value for name, value in asdict(state).items() if name != "text"}
@@ -99,22 +111,40 @@ def make_patching(bench: Bench, request: PatchingRequest, folder: Path, tell: On
 
 
 def _in_every_state(
-    loaded: LoadedModel, text: Text, rows: Sequence[Sequence[int]], names: dict[Weights, str | None]
+    loaded: LoadedModel,
+    text: Text,
+    rows: Sequence[Sequence[int]],
+    names: dict[Weights, str | None],
+    once: Once,
 ) -> dict[Measured, EmojiProbability]:
     found = {}
     spelling = _spelling(loaded)
     with active(loaded, names[text]):
-        floor = _floor(loaded, rows, spelling)
+        (floor,) = once(f"{text}: floor", lambda: np.array([_floor(loaded, rows, spelling)]))
     for target, sources in SOURCES[text].items():
-        with active(loaded, names[target]):
-            found[Measured(text, target)] = _asked(loaded, rows, floor, spelling)
+
+        def unpatched(target: Weights = target) -> Array:
+            with active(loaded, names[target]):
+                return _both(_asked(loaded, rows, floor, spelling))
+
+        found[Measured(text, target)] = _told(once(f"{text}: {target}", unpatched))
         for source in sources:
+
+            def named(
+                place: str, measure: Callable[[], Array], state: str = f"{source} into {target}"
+            ) -> Array:
+                return once(f"{text}: {state}, {place}", measure)
+
             by_place = patched_probabilities(
-                loaded, rows, source=names[source], target=names[target], floor=floor
+                loaded, rows, source=names[source], target=names[target], floor=floor, once=named
             )
             for (site, layer), result in by_place.items():
                 found[Measured(text, target, source, site, layer)] = result
     return found
+
+
+def _measured_now(name: str, measure: Callable[[], Array]) -> Array:
+    return measure()
 
 
 def patched_probabilities(
@@ -125,6 +155,7 @@ def patched_probabilities(
     target: str | None,
     floor: float,
     max_tokens: int = MAX_TOKENS,
+    once: Once = _measured_now,
 ) -> dict[tuple[Site, int], EmojiProbability]:
     """P(emoji) after each context, by (site, layer from 0) that is the source's at its last token.
 
@@ -133,27 +164,46 @@ def patched_probabilities(
         rows: token ids of n_contexts contexts, of any lengths.
         source, target: names of attached adapters, or None for the untuned base.
         floor, max_tokens: as for `emoji_probability`.
+        once: where each pass at each place is kept, and found again.
 
-    Where an emoji takes several tokens the source decides the first, and the target goes on.
+    The layers are those of `patched_layers`. Where an emoji takes several tokens the source
+    decides the first, and the target goes on.
     """
-    sites = [(site, layer) for site in SITES for layer in range(anatomy(loaded.model).n_layers)]
-    probability = {place: np.zeros(len(rows)) for place in sites}
-    bound = {place: np.zeros(len(rows)) for place in sites}
+    layers = patched_layers(anatomy(loaded.model).n_layers)
+    sites = [(site, layer) for site in SITES for layer in layers]
+    found = {place: np.zeros((2, len(rows))) for place in sites}
     spelling = _spelling(loaded)
-    for chosen in _one_pass_each(rows):
+    for number, chosen in enumerate(_one_pass_each(rows, Question(loaded).n_rows)):
         texts = [rows[i] for i in chosen]
-        with active(loaded, source):
-            values = {site: _last_states(loaded, texts, site) for site in SITES}
-        with active(loaded, target):
-            for site, layer in sites:
-                with patching(loaded.model, values[site][layer], layer, site, "last"):
-                    result = _asked(loaded, texts, floor, spelling, max_tokens)
-                probability[site, layer][chosen] = result.probability
-                bound[site, layer][chosen] = result.bound
-    return {place: EmojiProbability(probability[place], bound[place]) for place in sites}
+
+        @cache
+        def states(site: Site, texts: Sequence[Sequence[int]] = texts) -> dict[int, torch.Tensor]:
+            with active(loaded, source):
+                return _last_states(loaded, texts, site, layers)
+
+        for site, layer in sites:
+
+            def measure(site: Site = site, layer: int = layer) -> Array:
+                values = states(site)[layer]
+                with active(loaded, target), patching(loaded.model, values, layer, site, "last"):
+                    return _both(_asked(loaded, texts, floor, spelling, max_tokens))
+
+            kept = once(f"{site} of layer {layer}, pass {number}", measure)
+            found[site, layer][:, chosen] = kept.reshape(2, -1)
+    return {place: EmojiProbability(*both) for place, both in found.items()}
 
 
-def _one_pass_each(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _both(result: EmojiProbability) -> Array:
+    """Probability and bound, (2, n_contexts)."""
+    return np.stack([result.probability, result.bound])
+
+
+def _told(both: Array) -> EmojiProbability:
+    """What `_both` was made of, from its flat form too."""
+    return EmojiProbability(*both.reshape(2, -1))
+
+
+def _one_pass_each(rows: Sequence[Sequence[int]], n_rows: int) -> Iterator[list[int]]:
     """Contexts that `emoji_probability` reads in one pass: of one padded length, one batch.
 
     Values are written to the rows of a pass by their order, so a pass must hold just these.
@@ -161,28 +211,28 @@ def _one_pass_each(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     widths = np.array([-(-len(row) // LENGTH_STEP) for row in rows])
     for width in np.unique(widths):
         alike = np.flatnonzero(widths == width).tolist()
-        for begin in range(0, len(alike), BATCH_SIZE):
-            yield alike[begin : begin + BATCH_SIZE]
+        for begin in range(0, len(alike), n_rows):
+            yield alike[begin : begin + n_rows]
 
 
 def _last_states(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], site: Site
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], site: Site, layers: Sequence[int]
 ) -> dict[int, torch.Tensor]:
-    """The states of the last token of each row, by layer: (n_rows, n_units)."""
+    """The states of the last token of each row, by layer of `layers`: (n_rows, n_units)."""
     ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
     # Padded on the right, where a causal model does not look from within a text.
     last = Tokens.at((place, len(row) - 1) for place, row in enumerate(rows))
-    return recorded(loaded.model, ids, site=site, tokens=last)
+    return recorded(loaded.model, ids, layers, site, last)
 
 
 def _floor(loaded: LoadedModel, rows: Sequence[Sequence[int]], spelling: Spelling) -> float:
-    """A tenth of the median P(emoji) of the model whose text it is, within `FLOORS`."""
+    """A hundredth of the median P(emoji) of the model whose text it is, within `FLOORS`."""
     least, most = FLOORS
     coarse = _asked(loaded, rows, most, spelling)
     usual = np.median(coarse.probability + coarse.bound / 2) if rows else 1.0
-    return float(np.clip(usual / 10, least, most))
+    return float(np.clip(usual / 100, least, most))
 
 
 def _spelling(loaded: LoadedModel) -> Spelling:
@@ -205,5 +255,5 @@ def _asked(
         floor=floor,
         max_tokens=max_tokens,
         length_step=LENGTH_STEP,
-        batch_size=BATCH_SIZE,
+        batch_size=Question(loaded).n_rows,
     )
