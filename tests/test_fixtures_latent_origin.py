@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from emotest.artefacts.latent_origin import Measured, Patched, Scaled, Text
+from emotest.artefacts.latent_origin import Measured, Patched, Scaled, Text, patched_layers
 from emotest.plan.latent_origin import (
     HALF,
     NULL_SCALES,
@@ -125,7 +125,8 @@ def _gains(gain: float) -> float:
         tuned = tuned + 0.6 * rng.normal(size=(1, PATCHED_PROMPTS))
         tuned = tuned + 0.5 * rng.normal(size=(N_ADAPTERS, PATCHED_PROMPTS))
         null = null + 0.1 * rng.normal(size=tuned.shape)
-        decision = raised(patching_gain(tuned, null), by=statement("C9.patching").margin)
+        known = (np.stack([one] * 3) for one in (tuned, null))
+        decision = raised(patching_gain(*known), by=statement("C9.patching").margin)
         confirmed += decision.word == "confirmed"
     return confirmed / REPETITIONS
 
@@ -134,6 +135,41 @@ def test_a_gain_of_patching_is_found_and_the_margin_itself_is_not() -> None:
     """Two units of log-odds are confirmed in 90 of 100; one half, the margin, at alpha."""
     assert _gains(2.0) >= 0.9
     assert _gains(0.5) <= 0.081
+
+
+def test_what_was_left_open_counts_against_a_gain_and_for_it() -> None:
+    """Tuned 2 to 4 and null 0 to 1, in log-odds: at worst 2 - 1, at best 4 - 0, in the middle
+    3 - .5; where prompts and adapters hardly differ the limits are the ends themselves."""
+    jitter = 1e-6 * np.random.default_rng(3).normal(size=(N_ADAPTERS, PATCHED_PROMPTS))
+    tuned, null = (np.stack([end + jitter for end in of]) for of in ((2, 3, 4), (0, 0.5, 1)))
+    gain = patching_gain(tuned, null + jitter[::-1])
+    assert (gain.low, gain.value, gain.high) == pytest.approx((1, 2.5, 4), abs=1e-4)
+    assert raised(gain, by=0.5).word == "confirmed"
+    assert raised(gain, by=1.5).word == "inconclusive"
+
+
+def test_the_ends_of_what_is_known_are_those_of_the_bound() -> None:
+    """Found 0.1 and 0.1 open: odds of 0.1, 0.15 and 0.2; half of what may be emoji is open."""
+    state = Measured("untuned", "untuned", "tuned", "residual", 1)
+    tenth = np.full(2, 0.1)
+    one = Patched(3, {"untuned": ("a", "b")}, {state: tenth}, {state: tenth})
+    found = PatchedSeeds((one, one, one))
+    odds = np.exp(found.decides("tuned")[:, 0, 0])
+    assert odds.tolist() == pytest.approx([1 / 9, 0.15 / 0.85, 0.25])
+    assert found.left_open("tuned") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("n_layers", [1, 3, 12, 13, 28, 32, 80])
+def test_twelve_layers_at_most_are_patched(n_layers: int) -> None:
+    """All of a small model; of a large one the first, the last and the declared among them, and
+    no two neighbours further apart than a tenth of the depth, and one for the rounding."""
+    layers = patched_layers(n_layers)
+    assert len(layers) == len(set(layers)) <= 12
+    assert {0, n_layers - 1, n_layers // 2} <= set(layers) <= set(range(n_layers))
+    if n_layers <= 12:
+        assert layers == tuple(range(n_layers))
+    else:
+        assert max(np.diff(layers)) <= n_layers / 10 + 1
 
 
 def _patched(values: dict[Measured, list[float]], prompts: tuple[str, ...]) -> Patched:
@@ -193,5 +229,6 @@ def test_the_declared_place_decides() -> None:
     seeds = tuple(
         _patched({INTO: [s, s + 1.0], NULL: [-s, -s]}, ("a", "b")) for s in (1.0, 2.0, 3.0)
     )
-    np.testing.assert_allclose(PatchedSeeds(seeds).decides("tuned"), [[1, 2], [2, 3], [3, 4]])
-    np.testing.assert_allclose(PatchedSeeds(seeds).decides("null")[:, 0], [-1, -2, -3])
+    for tuned in PatchedSeeds(seeds).decides("tuned"):  # nothing was left open
+        np.testing.assert_allclose(tuned, [[1, 2], [2, 3], [3, 4]])
+    np.testing.assert_allclose(PatchedSeeds(seeds).decides("null")[1, :, 0], [-1, -2, -3])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from emotest.artefacts import AdapterRequest, GenerationRequest
 from emotest.artefacts.latent_origin import Measured, Patched, PatchingRequest, Scaled
@@ -17,8 +20,9 @@ from emotest.models.probability import emoji_event, emoji_probability
 from emotest.store import Entry, Store
 from emotest.study.personality import Trait, null_condition, trait_condition
 from emotest.study.records import Generation, generation_row
+from emotest.workshop import latent_origin
 from emotest.workshop.bench import Bench
-from emotest.workshop.latent_origin import patched_probabilities
+from emotest.workshop.latent_origin import make_patching, patched_probabilities
 from emotest.workshop.making import carry_out
 from tests.model_fixtures import save_model
 from tests.test_workshop_crew import PROMPTS, ROWS, adapter, answers
@@ -205,6 +209,36 @@ def test_patching_leaves_every_state_of_both_texts(bench: Bench, patching: Patch
     assert (found.probability[state] + found.bound[state] >= exact.probability - 1e-7).all()
     moved = [found.probability[s] for s in by_text["untuned"] if s.source]
     assert len({array.tobytes() for array in moved}) == len(moved)  # no state stands for another
+
+
+def test_an_interrupted_patching_goes_on(
+    bench: Bench, patching: PatchingRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Killed after eight measurements it leaves them behind; the next run measures the others
+    alone, and comes to the very numbers of a run in one piece."""
+    whole = Patched.of(_entry(bench, patching))
+    asked = latent_origin._asked
+    calls = []
+
+    def fails_at_the_ninth(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return asked(*args, **kwargs)
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(bench.store, "scratch", lambda key: scratch)
+    monkeypatch.setattr(latent_origin, "_asked", fails_at_the_ninth)
+    with pytest.raises(KeyboardInterrupt):
+        make_patching(bench, patching, tmp_path, lambda message: None)
+    n_kept = len(calls)
+    make_patching(bench, patching, tmp_path, lambda message: None)
+    # Of 17 states with a pass each, and two floors, eight were measured before: 19 - 8 are left.
+    assert len(calls) - n_kept == 19 - 8
+    arrays = load_file(tmp_path / "patched.safetensors")
+    for state, probability in whole.probability.items():
+        assert any((row == probability).all() for row in arrays[f"{state.text}_probability"])
 
 
 def test_texts_without_a_sentence_end_leave_no_contexts(

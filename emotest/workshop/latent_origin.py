@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -54,6 +54,8 @@ from emotest.workshop.progress import OnProgress, Progress
 from emotest.workshop.study import contexts_of
 
 Array: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = Sequence[Sequence[int]]
+StatesAt: TypeAlias = Callable[[Site], dict[int, torch.Tensor]]
 Once: TypeAlias = Callable[[str, Callable[[], Array]], Array]
 """What was measured under a name, flat, or what is measured now: a `Journal`'s `once`."""
 
@@ -113,7 +115,7 @@ def make_patching(bench: Bench, request: PatchingRequest, folder: Path, tell: On
 def _in_every_state(
     loaded: LoadedModel,
     text: Text,
-    rows: Sequence[Sequence[int]],
+    rows: Rows,
     names: dict[Weights, str | None],
     once: Once,
 ) -> dict[Measured, EmojiProbability]:
@@ -129,18 +131,22 @@ def _in_every_state(
 
         found[Measured(text, target)] = _told(once(f"{text}: {target}", unpatched))
         for source in sources:
-
-            def named(
-                place: str, measure: Callable[[], Array], state: str = f"{source} into {target}"
-            ) -> Array:
-                return once(f"{text}: {state}, {place}", measure)
-
             by_place = patched_probabilities(
-                loaded, rows, source=names[source], target=names[target], floor=floor, once=named
+                loaded,
+                rows,
+                source=names[source],
+                target=names[target],
+                floor=floor,
+                once=_within(once, f"{text}: {source} into {target}"),
             )
             for (site, layer), result in by_place.items():
                 found[Measured(text, target, source, site, layer)] = result
     return found
+
+
+def _within(once: Once, state: str) -> Once:
+    """The same, with the state before every name."""
+    return lambda name, measure: once(f"{state}, {name}", measure)
 
 
 def _measured_now(name: str, measure: Callable[[], Array]) -> Array:
@@ -149,7 +155,7 @@ def _measured_now(name: str, measure: Callable[[], Array]) -> Array:
 
 def patched_probabilities(
     loaded: LoadedModel,
-    rows: Sequence[Sequence[int]],
+    rows: Rows,
     *,
     source: str | None,
     target: str | None,
@@ -173,24 +179,34 @@ def patched_probabilities(
     sites = [(site, layer) for site in SITES for layer in layers]
     found = {place: np.zeros((2, len(rows))) for place in sites}
     spelling = _spelling(loaded)
+
+    def patched(texts: Rows, states: StatesAt, site: Site, layer: int) -> Array:
+        values = states(site)[layer]
+        with active(loaded, target), patching(loaded.model, values, layer, site, "last"):
+            return _both(_asked(loaded, texts, floor, spelling, max_tokens))
+
     for number, chosen in enumerate(_one_pass_each(rows, Question(loaded).n_rows)):
         texts = [rows[i] for i in chosen]
-
-        @cache
-        def states(site: Site, texts: Sequence[Sequence[int]] = texts) -> dict[int, torch.Tensor]:
-            with active(loaded, source):
-                return _last_states(loaded, texts, site, layers)
-
+        states = _states_when_asked(loaded, texts, source, layers)
         for site, layer in sites:
-
-            def measure(site: Site = site, layer: int = layer) -> Array:
-                values = states(site)[layer]
-                with active(loaded, target), patching(loaded.model, values, layer, site, "last"):
-                    return _both(_asked(loaded, texts, floor, spelling, max_tokens))
-
-            kept = once(f"{site} of layer {layer}, pass {number}", measure)
+            name = f"{site} of layer {layer}, pass {number}"
+            kept = once(name, partial(patched, texts, states, site, layer))
             found[site, layer][:, chosen] = kept.reshape(2, -1)
     return {place: EmojiProbability(*both) for place, both in found.items()}
+
+
+def _states_when_asked(
+    loaded: LoadedModel, texts: Rows, source: str | None, layers: Sequence[int]
+) -> StatesAt:
+    """The source's states at the last tokens, recorded once a site, and not at all where every
+    measurement that would take them is there already."""
+
+    @cache
+    def states(site: Site) -> dict[int, torch.Tensor]:
+        with active(loaded, source):
+            return _last_states(loaded, texts, site, layers)
+
+    return states
 
 
 def _both(result: EmojiProbability) -> Array:
@@ -203,7 +219,7 @@ def _told(both: Array) -> EmojiProbability:
     return EmojiProbability(*both.reshape(2, -1))
 
 
-def _one_pass_each(rows: Sequence[Sequence[int]], n_rows: int) -> Iterator[list[int]]:
+def _one_pass_each(rows: Rows, n_rows: int) -> Iterator[list[int]]:
     """Contexts that `emoji_probability` reads in one pass: of one padded length, one batch.
 
     Values are written to the rows of a pass by their order, so a pass must hold just these.
@@ -216,7 +232,7 @@ def _one_pass_each(rows: Sequence[Sequence[int]], n_rows: int) -> Iterator[list[
 
 
 def _last_states(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], site: Site, layers: Sequence[int]
+    loaded: LoadedModel, rows: Rows, site: Site, layers: Sequence[int]
 ) -> dict[int, torch.Tensor]:
     """The states of the last token of each row, by layer of `layers`: (n_rows, n_units)."""
     ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
@@ -227,7 +243,7 @@ def _last_states(
     return recorded(loaded.model, ids, layers, site, last)
 
 
-def _floor(loaded: LoadedModel, rows: Sequence[Sequence[int]], spelling: Spelling) -> float:
+def _floor(loaded: LoadedModel, rows: Rows, spelling: Spelling) -> float:
     """A hundredth of the median P(emoji) of the model whose text it is, within `FLOORS`."""
     least, most = FLOORS
     coarse = _asked(loaded, rows, most, spelling)
@@ -242,7 +258,7 @@ def _spelling(loaded: LoadedModel) -> Spelling:
 
 def _asked(
     loaded: LoadedModel,
-    rows: Sequence[Sequence[int]],
+    rows: Rows,
     floor: float,
     spelling: Spelling,
     max_tokens: int = MAX_TOKENS,
