@@ -159,7 +159,7 @@ def test_the_ends_of_what_is_known_are_those_of_the_bound() -> None:
     assert found.left_open("tuned") == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("n_layers", [1, 3, 12, 13, 28, 32, 80])
+@pytest.mark.parametrize("n_layers", [1, 3, 12, 13, 30, 32, 80])
 def test_twelve_layers_at_most_are_patched(n_layers: int) -> None:
     """All of a small model; of a large one the first, the last and the declared among them, and
     no two neighbours further apart than a tenth of the depth, and one for the rounding."""
