@@ -9,8 +9,8 @@ pytest_plugins = [
     "fixtures.scorer",
     "fixtures.prefixes",
     "fixtures.routes",
-    "fixtures.latent_origin",
     "fixtures.directions",
     "fixtures.localization",
+    "fixtures.latent_origin",
     "fixtures.shown",
 ]

@@ -180,16 +180,15 @@ def test_the_traits_own_adapter_brings_the_emoji(name, answers_with_emoji, terms
 @needs(plans=(untuned_units_plan,))
 def test_units_of_the_untuned_model_carry_the_rise(trait, untuned_units_silenced, terms, judge):
     """C9: silencing 2 % of the units, found in the untuned model, lowers the tuned P(emoji) by more
-    than silencing random sets like them does."""
-    random, selected, missing = untuned_units_silenced(trait)
-    lowered_by = crossed_difference(random, selected, scale="points")
+    than silencing random sets like them does, and there is a rise that they can carry."""
+    found = untuned_units_silenced(trait)
     judge(
         verdict(
-            raised(lowered_by, **terms("C9.untuned-units")),
+            found.decided(terms("C9.untuned-units")),
             "C9.untuned-units",
             condition=trait_condition(trait),
-            reference="random sets of units, matched in layer and norm",
-            notes=(f"nothing silenced: {missing}",) if missing else (),
+            reference="random sets of units, matched in layer and norm, the same in all adapters",
+            notes=(f"rise {found.rise.value:+.4f} points",),
         )
     )
 

@@ -159,10 +159,15 @@ def ranking(
     `tuned`, `untuned` and `null` read the same texts; the strength of a unit is the weaker of its
     changes d_tuned - d_untuned and d_tuned - d_null, and 0 where they differ in sign, so that
     neither tuning as such nor the untuned model explains it. `own` is the untuned model at its own
-    answers, for the selector "untuned". Where a condition was not met often enough nothing is
-    ranked, and the result says why.
+    answers, for the selector "untuned": then strengths, norms and massive activations are its own,
+    so that selection and random sets are the same in all adapters, and only the means are those of
+    the tuned model, which is silenced by them. Where a condition was not met often enough nothing
+    is ranked, and the result says why.
     """
-    given = [reading for reading in (tuned, untuned, null, own) if reading is not None]
+    given = [reading for reading in (tuned, untuned, null) if reading is not None]
+    chosen_in = own if selector == "untuned" and own is not None else tuned
+    if chosen_in is own:
+        given = [own]
     excluded = np.any([reading.massive for reading in given], axis=0)
     strengths, means, norms = np.zeros((3, excluded.size))
     reason = ""
@@ -170,7 +175,7 @@ def ranking(
         if tuned.n(EVERY)[SELECTION_HALF] == 0:
             raise StatisticsError("no text was read", remedy="ask more prompts")
         means = np.asarray(tuned.mean[tuned.place(EVERY), SELECTION_HALF], dtype=np.float64)
-        norms = tuned.norms(EVERY)
+        norms = chosen_in.norms(EVERY)
         strengths = _strengths(selector, tuned, untuned, null, own)
     except StatisticsError as error:
         reason = f"no units by {selector!r}: {error.cause}"

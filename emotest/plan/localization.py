@@ -37,8 +37,9 @@ DIRECTIONS = 20
 DIRECTIONS_AT_OTHER_DOSES = 5
 """Random directions, which are told and decide nothing."""
 
-SETS_OF_UNTUNED_UNITS = 10
-"""Random sets beside the units of the untuned model: their mean is wanted, not their tail."""
+SETS_OF_UNTUNED_UNITS = 20
+"""Random sets beside the units of the untuned model, the same in all adapters: their mean is
+wanted, with how much it would differ had others been drawn, and not their tail."""
 
 SMALL = 30
 """With fewer prompts that carry contexts a run is a trial, and half of the random sets will do:
@@ -129,8 +130,12 @@ def localization_plan(study: Study, trait: Trait | None) -> tuple[Request, ...]:
 
 
 def untuned_units_plan(study: Study, trait: Trait | None) -> tuple[Request, ...]:
-    """The artefacts of C9 about units of the untuned model, for one trait or for all."""
-    return tuple(r for one in one_or_all(trait) for r in untuned_units(study, one))
+    """The artefacts of C9 about units of the untuned model, for one trait or for all.
+
+    The cell of C5 with neither side tuned is where the rise begins that they should carry.
+    """
+    silenced = (r for one in one_or_all(trait) for r in untuned_units(study, one))
+    return (*study.probabilities(UNTUNED, UNTUNED), *silenced)
 
 
 def neutral_text(study: Study) -> FixedText:

@@ -275,8 +275,12 @@ def placed(
 
 
 def rng_of(request: SilencingRequest | WritingRequest, purpose: int) -> np.random.Generator:
-    """One stream for each purpose and adapter, so that no draw depends on what came before."""
-    adapter = request.cell.weights
+    """One stream for each purpose and adapter, so that no draw depends on what came before.
+
+    Units of the untuned model are the same in all adapters, and so are the random sets beside
+    them: there it is one stream for all.
+    """
+    adapter = None if request.choice.own else request.cell.weights
     seed = adapter.recipe.training_seed if adapter else 0
     return np.random.default_rng([request.analysis_seed, seed, purpose])
 
