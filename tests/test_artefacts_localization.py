@@ -75,6 +75,22 @@ def test_the_untuned_selector_looks_at_the_untuned_model_alone() -> None:
     assert sorted(found.strongest(2.0)) == PLANTED.tolist()
 
 
+def test_units_of_the_untuned_model_and_their_random_sets_are_the_same_in_all_adapters() -> None:
+    """Two tuned models with other means, other loud and other massive units: one selection, one
+    stratum for each unit, and so with one seed the same sets; means are each model's own."""
+    own = reading(3, PLANTED, massive=[{"site": "neurons", "layer": 1, "unit": 9}])
+    massive = [{"site": "neurons", "layer": 0, "unit": 5}]
+    adapters = reading(0), reading(1, PLANTED, massive=massive)
+    found = [ranking("untuned", tuned, own=own) for tuned in adapters]
+    selected = [one.strongest(2.0) for one in found]
+    assert np.array_equal(*selected)
+    sets = [one.matched(selected[0], np.random.default_rng(0), 20)[0] for one in found]
+    assert np.array_equal(*sets)
+    assert sets[0].shape == (20, PLANTED.size)
+    assert N_NEURONS + 9 not in sets[0]  # massive in the untuned model
+    assert not np.array_equal(found[0].means, found[1].means)
+
+
 def test_units_are_ranked_on_the_second_half_alone() -> None:
     """Whatever the first half holds, the ranking is the same."""
     tuned = reading(0, PLANTED)

@@ -20,7 +20,8 @@ from emotest.plan.latent_origin import (
 from emotest.stats.decisions import intersection_union, raised
 from emotest.study.personality import TRAITS, UNTUNED, Trait, null_condition
 from emotest.study.statements import statement
-from fixtures.latent_origin import PatchedSeeds, dose_steps, patching_gain
+from fixtures.latent_origin import PatchedSeeds, UntunedUnits, dose_steps, patching_gain
+from fixtures.localization import NO_EFFECT
 from tests.test_plan import EXTRAVERT, _study
 
 N_ADAPTERS, N_PROMPTS, N_SAMPLES = 5, 60, 3
@@ -232,3 +233,50 @@ def test_the_declared_place_decides() -> None:
     for tuned in PatchedSeeds(seeds).decides("tuned"):  # nothing was left open
         np.testing.assert_allclose(tuned, [[1, 2], [2, 3], [3, 4]])
     np.testing.assert_allclose(PatchedSeeds(seeds).decides("null")[1, :, 0], [-1, -2, -3])
+
+
+# --- units of the untuned model ------------------------------------------------------------------
+
+N_SETS = 20
+UNITS_TERMS = {"by": statement("C9.untuned-units").margin, "alpha": 0.05, "m": 1, "power": None}
+
+
+def _units(rise: float, carried: float, by_chance: float) -> UntunedUnits:
+    """From .1 by `rise`; the selection takes `carried` points away and random sets `by_chance`;
+    adapters, prompts and sets differ by a point."""
+    rng = np.random.default_rng(4)
+    shape = (N_ADAPTERS, 30)
+    tuned = 0.3 + rise + 0.01 * rng.normal(size=(N_ADAPTERS, 1)) + 0.01 * rng.normal(size=shape)
+    sets = tuned[:, None] - by_chance + 0.01 * rng.normal(size=(1, N_SETS, 1))
+    sets = sets + 0.01 * rng.normal(size=(N_ADAPTERS, N_SETS, 30))
+    selected = tuned - carried + 0.01 * rng.normal(size=shape)
+    return UntunedUnits(tuned, np.full(30, 0.3), selected, sets)
+
+
+def test_units_are_confirmed_where_they_take_more_of_a_rise_than_random_sets() -> None:
+    """Of 40 points 20 go, and 2 with random sets: 18 beyond; with 20 by both, none."""
+    found = _units(0.4, 0.2, 0.02).decided(UNITS_TERMS)
+    assert found.word == "confirmed"
+    assert found.estimate.value == pytest.approx(0.18, abs=0.02)
+    assert "20 random sets" in found.estimate.method
+    assert _units(0.4, 0.2, 0.2).decided(UNITS_TERMS).word == "refuted"
+
+
+def test_where_nothing_rose_units_carry_nothing() -> None:
+    """Units that hold .2 of P(emoji) in a model that writes no more of them than before carry no
+    rise: refuted, with the rise's own estimate; where a rise is unclear it stays open."""
+    found = _units(0.0, 0.2, 0.02).decided(UNITS_TERMS)
+    assert (found.word, found.note) == ("refuted", NO_EFFECT)
+    assert found.estimate.value == pytest.approx(0.0, abs=0.02)
+    unclear = _units(0.05, 0.2, 0.02)
+    assert raised(unclear.rise, by=0.05).word == "inconclusive"
+    assert unclear.decided(UNITS_TERMS).word == "inconclusive"
+    assert "effect to localise: not so" in unclear.decided(UNITS_TERMS).note
+
+
+def test_without_units_nothing_is_known_of_them() -> None:
+    """Inconclusive, and the verdict says why."""
+    whole = _units(0.4, 0.2, 0.02)
+    found = UntunedUnits(whole.tuned, whole.untuned, None, None, "nothing silenced: no emoji")
+    assert found.decided(UNITS_TERMS).word == "inconclusive"
+    assert found.decided(UNITS_TERMS).note == "nothing silenced: no emoji"

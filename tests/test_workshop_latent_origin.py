@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from emotest.study.records import Generation, generation_row
 from emotest.workshop import latent_origin
 from emotest.workshop.bench import Bench
 from emotest.workshop.latent_origin import make_patching, patched_probabilities
+from emotest.workshop.localization import rng_of
 from emotest.workshop.making import carry_out
 from tests.model_fixtures import save_model
 from tests.test_workshop_crew import PROMPTS, ROWS, adapter, answers
@@ -249,6 +251,25 @@ def test_texts_without_a_sentence_end_leave_no_contexts(
     found = Patched.of(_entry(bench, request))
     assert found.prompt_ids == {"untuned": (), "tuned": ()}
     assert found.log_odds(Measured("untuned", "untuned", "tuned", "residual", 1)).shape == (0,)
+
+
+@pytest.mark.parametrize("own", [None, "the untuned model's activations"])
+def test_random_sets_beside_untuned_units_are_drawn_alike_in_all_adapters(
+    base: str, own: str | None
+) -> None:
+    """Two training seeds give one stream where the units are the untuned model's, else two."""
+    streams = [
+        rng_of(
+            SimpleNamespace(  # type: ignore[arg-type]
+                choice=SimpleNamespace(own=own),
+                cell=SimpleNamespace(weights=adapter(base, seed)),
+                analysis_seed=0,
+            ),
+            1,
+        ).random()
+        for seed in (0, 1)
+    ]
+    assert len(set(streams)) == (1 if own else 2)
 
 
 def test_everything_that_decides_a_patch_is_in_its_key(patching: PatchingRequest) -> None:
