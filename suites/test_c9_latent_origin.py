@@ -49,10 +49,12 @@ pytestmark = [pytest.mark.c9, pytest.mark.latent_origin, pytest.mark.high]
 def test_emoji_rise_with_the_scale_of_the_adapter(
     trait, answers_at_scale, terms, judge, tables, emo_run
 ):
-    """C9: from scale 0 to one half, and from one half to 1, more answers hold an emoji."""
+    """C9: from scale 0 to one half, and from one half to 1, more answers hold an emoji, and either
+    step is larger than that of the null adapter."""
     condition = trait_condition(trait)
     none, half, whole = (answers_at_scale(condition, factor) for factor in (0.0, HALF, 1.0))
-    steps = dose_steps(none, half, whole, **terms("C9.dose"))
+    of_null = (answers_at_scale(null_condition(), factor) for factor in (HALF, 1.0))
+    steps = dose_steps(none, half, whole, *of_null, **terms("C9.dose"))
     curves, bands = {}, {}
     for arm, factors in ((condition, SCALES), (null_condition(), NULL_SCALES)):
         # (n_factors, n_adapters): at scale 0 every adapter is the untuned model
@@ -84,7 +86,7 @@ def test_emoji_rise_with_the_scale_of_the_adapter(
             intersection_union(list(steps.values())),
             "C9.dose",
             condition=condition,
-            reference="the adapter at smaller scale",
+            reference="the adapter at smaller scale, and the null adapter's steps",
             notes=tuple(
                 f"from scale {step}: {one.estimate.value:+.3f}" for step, one in steps.items()
             ),

@@ -83,24 +83,38 @@ def _answers(rng: np.random.Generator, share: float, tuned: bool = True) -> np.n
     return drawn if tuned else drawn[0]
 
 
-def _share_confirmed(none: float, half: float, whole: float) -> float:
+def _share_confirmed(*shares: float) -> float:
+    """Of 200 studies, with shares untuned, at one half, whole, and of the null adapters at both."""
     rng = np.random.default_rng(0)
     terms = {"by": statement("C9.dose").margin, "alpha": 0.05, "m": 1}
     words = []
     for _ in range(REPETITIONS):
-        arms = _answers(rng, none, tuned=False), _answers(rng, half), _answers(rng, whole)
-        words.append(intersection_union(list(dose_steps(*arms, **terms).values())).word)
+        none, *arms = (_answers(rng, share, tuned=i > 0) for i, share in enumerate(shares))
+        words.append(intersection_union(list(dose_steps(none, *arms, **terms).values())).word)
     return words.count("confirmed") / REPETITIONS
 
 
 def test_a_planted_dose_is_found() -> None:
-    """From .02 over .3 to .7: confirmed in at least 90 of 100 studies."""
-    assert _share_confirmed(0.02, 0.3, 0.7) >= 0.9
+    """From .02 over .3 to .7, with null adapters at .02: confirmed in 90 of 100 studies or more."""
+    assert _share_confirmed(0.02, 0.3, 0.7, 0.02, 0.02) >= 0.9
 
 
-@pytest.mark.parametrize("shares", [(0.3, 0.3, 0.3), (0.05, 0.6, 0.6), (0.05, 0.05, 0.6)])
-def test_without_both_increments_no_dose_is_confirmed(shares: tuple[float, ...]) -> None:
-    """Of 200 null studies no more than alpha = 5 % and chance (.05 + 2 * .0154) confirm."""
+@pytest.mark.parametrize(
+    "shares",
+    [
+        (0.3, 0.3, 0.3, 0.3, 0.3),
+        (0.05, 0.6, 0.6, 0.05, 0.05),
+        (0.05, 0.05, 0.6, 0.05, 0.05),
+        (0.02, 0.3, 0.7, 0.3, 0.7),
+        (0.02, 0.3, 0.7, 0.3, 0.3),
+        (0.02, 0.3, 0.7, 0.02, 0.5),
+    ],
+)
+def test_without_both_increments_beyond_null_no_dose_is_confirmed(
+    shares: tuple[float, ...],
+) -> None:
+    """Flat, one step alone, or a step that neutral tuning makes as well: of 200 null studies no
+    more than alpha = 5 % and chance (.05 + 2 * .0154) confirm."""
     assert _share_confirmed(*shares) <= 0.081
 
 
@@ -109,7 +123,8 @@ def test_answers_that_are_all_alike_end_in_a_verdict(share: float, word: str) ->
     """No emoji anywhere, or in every answer: neither an error nor a rise."""
     none = np.full((N_PROMPTS, 15), share)
     arm = np.full((N_ADAPTERS, N_PROMPTS, N_SAMPLES), share)
-    steps = dose_steps(none, arm, arm, by=0.0, alpha=0.05, m=5)
+    steps = dose_steps(none, arm, arm, arm, arm, by=0.0, alpha=0.05, m=5)
+    assert len(steps) == 4
     assert {one.word for one in steps.values()} == {word}
 
 

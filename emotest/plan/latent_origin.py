@@ -27,8 +27,8 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 HALF = 0.5
 """The scale that decides, beside 0 and 1; so it is sampled as often as they are."""
 
-NULL_SCALES = (0.0, 1.0, 2.0)
-"""The null adapter's, for comparison: what any tuning does, and twice that."""
+NULL_SCALES = (0.0, HALF, 1.0, 2.0)
+"""The null adapter's: those that decide, for any tuning may change a dose, and twice its own."""
 
 BACK = -1.0
 """How often the trait's direction in the untuned model is added to the tuned one: taken away once.
@@ -39,7 +39,8 @@ PATCHED_PROMPTS = 12
 
 
 def dose(study: Study, trait: Trait | None) -> tuple[Request, ...]:
-    """Answers of the trait's adapters at all scales, and of the null adapters at some."""
+    """Answers of the trait's adapters at all scales, and of the null adapters at those that decide
+    and at one more."""
     requests: list[Request] = []
     for one in one_or_all(trait):
         for factor in SCALES:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from emotest.errors import UsageError
 
-CLAIMS_VERSION = 6
+CLAIMS_VERSION = 7
 """Raised with every change of a margin, a family or the rule that decides a statement; printed in
 reports."""
 
@@ -240,7 +240,7 @@ STATEMENTS: Mapping[str, Statement] = _statements(
     Statement(
         "C9.dose",
         "C9",
-        "the share of answers with an emoji rises with the adapter's scale, to one half and to one",
+        "answers with an emoji rise with the adapter's scale, to ½ and to 1, beyond the null one's",
         0.0,
         "share of answers",
         5,
