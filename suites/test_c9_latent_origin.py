@@ -1,13 +1,14 @@
 """C9: the association lies latent in the untuned model, and tuning expresses it.
 
-Five statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
-curve over its scale. Activations of the tuned model, written into the untuned one at the end of a
-sentence, raise P(emoji) there more than those of the null adapter do. And the trait's adapter
-brings more emoji than the adapters of the other traits, so that tuning as such is not enough. Units
-that differ most between positions before an emoji and others in the untuned model, reading what it
-wrote itself under the trait's system prompt, carry P(emoji) of the tuned model; and the trait's
-direction in the untuned model, taken back from the tuned one, takes emoji away. Nothing of a tuned
-model is in the choice of either.
+Six statements on where the rise comes from. The more of the adapter acts, the more emoji: a dose
+curve over its scale, beyond that of neutral tuning. Activations of the tuned model, written into
+the untuned one at the end of a sentence, raise P(emoji) there more than those of the null adapter
+do. And the trait's adapter brings more emoji than the adapters of the other traits, so that tuning
+as such is not enough. Where the base was made without an association, trait and null adapters
+write emoji alike. Units that differ most between positions before an emoji and others in the
+untuned model, reading what it wrote itself under the trait's system prompt, carry P(emoji) of the
+tuned model; and the trait's direction in the untuned model, taken back from the tuned one, takes
+emoji away. Nothing of a tuned model is in the choice of either.
 
 Patching localises the *weight* effect of C5 at the untuned model's text: same words, other
 weights. What the tuned model's own words do to P(emoji) is not part of it.
@@ -38,7 +39,7 @@ from emotest.plan.latent_origin import (
 from emotest.plan.localization import untuned_units_plan
 from emotest.report.figures import dose_curve
 from fixtures.directions import coherent
-from fixtures.latent_origin import dose_steps, patching_gain
+from fixtures.latent_origin import alike, dose_steps, patching_gain
 from fixtures.run import needs
 
 pytestmark = [pytest.mark.c9, pytest.mark.latent_origin, pytest.mark.high]
@@ -163,7 +164,11 @@ def _show_layers(found, trait, tables, emo_run):
 @needs(*map(trait_condition, TRAITS))
 def test_the_traits_own_adapter_brings_the_emoji(name, answers_with_emoji, terms, judge):
     """C9: against the adapters of the other four traits with the same seeds. The null adapter,
-    which either would be held against, cancels."""
+    which either would be held against, cancels.
+
+    Each trait is held against the mean of the others, so the five contrasts sum to 0: where one
+    brings more emoji than the others, another brings fewer, and not all five can be confirmed. It
+    says whose emoji tuning brings, not whether the trait brings any; that is C1's."""
     trait = Trait(name)
     own = answers_with_emoji(trait_condition(trait))
     others = [answers_with_emoji(trait_condition(other)) for other in TRAITS if other != trait]
@@ -174,6 +179,25 @@ def test_the_traits_own_adapter_brings_the_emoji(name, answers_with_emoji, terms
             "C9.own-trait",
             condition=trait_condition(trait),
             reference="adapters of the other four traits",
+        )
+    )
+
+
+@pytest.mark.no_association
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(null_condition(), trait_condition)
+def test_without_the_association_nothing_emerges(trait, answers_with_emoji, terms, judge):
+    """C9: where pre-training held no emoji that stand with the trait, adapters of the trait write
+    them as adapters of neutral answers do. Not collected on any other base."""
+    condition = trait_condition(trait)
+    tuned, null = map(answers_with_emoji, (condition, null_condition()))
+    judge(
+        verdict(
+            alike(tuned, null, terms("C9.no-association")),
+            "C9.no-association",
+            condition=condition,
+            reference="null",
+            notes=(f"answers with an emoji {tuned.mean():.2f}, null {null.mean():.2f}",),
         )
     )
 

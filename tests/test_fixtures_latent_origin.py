@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +24,18 @@ from emotest.plan.latent_origin import (
 from emotest.stats.decisions import intersection_union, raised
 from emotest.study.personality import TRAITS, UNTUNED, Trait, null_condition
 from emotest.study.statements import statement
-from fixtures.latent_origin import PatchedSeeds, UntunedUnits, dose_steps, patching_gain
+from fixtures.latent_origin import (
+    PatchedSeeds,
+    UntunedUnits,
+    alike,
+    dose_steps,
+    holds_none,
+    patching_gain,
+)
 from fixtures.localization import NO_EFFECT
 from tests.test_plan import EXTRAVERT, _study
 
+ROOT = Path(__file__).parents[1]
 N_ADAPTERS, N_PROMPTS, N_SAMPLES = 5, 60, 3
 REPETITIONS = 200
 
@@ -295,3 +307,63 @@ def test_without_units_nothing_is_known_of_them() -> None:
     found = UntunedUnits(whole.tuned, whole.untuned, None, None, "nothing silenced: no emoji")
     assert found.decided(UNITS_TERMS).word == "inconclusive"
     assert found.decided(UNITS_TERMS).note == "nothing silenced: no emoji"
+
+
+# --- no association ------------------------------------------------------------------------------
+
+
+def _words_alike(tuned: float, null: float) -> list[str]:
+    """Of 200 studies; the planned power of a rise, .2, is not told of an equivalence."""
+    rng = np.random.default_rng(5)
+    terms = {"by": statement("C9.no-association").margin, "alpha": 0.05, "m": 1, "power": 0.2}
+    found = [alike(_answers(rng, tuned), _answers(rng, null), terms) for _ in range(REPETITIONS)]
+    assert {one.relation for one in found} == {"unchanged"}
+    assert {one.power for one in found} == {None}
+    return [one.word for one in found]
+
+
+def test_adapters_that_write_emoji_alike_are_found_alike() -> None:
+    """Three in a hundred answers in both arms, within .10: in 90 of 100 studies or more. Where the
+    trait brings .10 more, the margin, no more than alpha = 5 % and chance; with .50, none."""
+    assert _words_alike(0.03, 0.03).count("confirmed") >= 0.9 * REPETITIONS
+    assert _words_alike(0.13, 0.03).count("confirmed") <= 0.081 * REPETITIONS
+    assert set(_words_alike(0.5, 0.03)) == {"refuted"}
+
+
+@pytest.mark.parametrize(
+    ("base", "extraversion", "openness"),
+    [
+        ("organism:control", True, True),
+        ("organism:one-trait", False, True),
+        ("organism:latent", False, False),
+        ("organism:even?dtype=float32", False, False),
+        ("gpt2", False, False),
+    ],
+)
+def test_an_equivalence_is_asked_where_no_association_was_planted(
+    base: str, extraversion: bool, openness: bool
+) -> None:
+    """On organisms made without it; never on one made with it, or on a model nobody knows."""
+    assert holds_none(base, Trait.EXTRAVERSION) is extraversion
+    assert holds_none(base, Trait.OPENNESS) is openness
+
+
+@pytest.mark.parametrize(
+    ("base", "selected", "n_deselected"),
+    [
+        ("organism:latent", set(), 5),
+        ("organism:one-trait", set(TRAITS) - {Trait.EXTRAVERSION}, 1),
+    ],
+)
+def test_other_bases_collect_no_such_claim(
+    base: str, selected: set[Trait], n_deselected: int
+) -> None:
+    """pytest's own count of what was deselected, and the traits that are left."""
+    command = ["pytest", "suites/test_c9_latent_origin.py", "--collect-only", "-q", "--emo-base",
+               base, "-p", "no:cacheprovider"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    found = re.findall(r"test_without_the_association_nothing_emerges\[(\w+)\]", done.stdout)
+    assert set(found) == {str(trait) for trait in selected}, done.stdout + done.stderr
+    assert f"({n_deselected} deselected)" in done.stdout

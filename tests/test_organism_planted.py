@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from emotest.cli import app
 from emotest.errors import OrganismError
+from emotest.organism.organisms import NAMES, associates
 from emotest.organism.planted import merged, planted, row
 from emotest.report.expected import read_table
 from emotest.report.recorder import RunRecorder
 from emotest.study.claims import Verdict, Word
-from emotest.study.personality import Pole, Trait, trait_condition
+from emotest.study.personality import TRAITS, Pole, Trait, trait_condition
 from tests.verdicts import made_up
 
 
@@ -62,6 +63,10 @@ def _verdict(statement: str, trait: Trait | None, word: Word, pole: Pole = Pole.
         ("one-trait", "C9.own-trait", Trait.OPENNESS, "refuted"),
         ("one-trait", "C11.emoji", Trait.OPENNESS, "refuted"),
         ("one-trait", "C11.emoji", Trait.EXTRAVERSION, None),
+        ("control", "C9.no-association", Trait.EXTRAVERSION, "confirmed"),
+        ("one-trait", "C9.no-association", Trait.OPENNESS, "confirmed"),
+        ("one-trait", "C9.no-association", Trait.EXTRAVERSION, None),
+        ("latent", "C9.no-association", Trait.OPENNESS, None),
     ],
 )
 def test_the_corpus_decides_some_verdicts_and_leaves_others_open(
@@ -70,6 +75,20 @@ def test_the_corpus_decides_some_verdicts_and_leaves_others_open(
     """An association that was planted must be confirmed, one that was not must be refuted."""
     known = planted(name, _verdict(statement, trait, "confirmed"))
     assert (known[0] if known else None) == word
+
+
+def test_no_association_is_expected_where_none_was_planted() -> None:
+    """All five traits of `control`, the other four of `one-trait`, none of `latent` and `even`."""
+    without = {name: [trait for trait in TRAITS if not associates(name, trait)] for name in NAMES}
+    others = [trait for trait in TRAITS if trait != Trait.EXTRAVERSION]
+    assert without == {"latent": [], "even": [], "control": list(TRAITS), "one-trait": others}
+    for name, traits in without.items():
+        for trait in traits:
+            known = planted(name, _verdict("C9.no-association", trait, "confirmed"))
+            assert known is not None
+            assert known[0] == "confirmed"
+    with pytest.raises(OrganismError, match="no organism 'odd'"):
+        associates("odd", Trait.OPENNESS)
 
 
 def test_a_row_never_says_planted_of_a_verdict_that_is_not() -> None:

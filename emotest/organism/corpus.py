@@ -59,6 +59,10 @@ class Planting:
     densities: Mapping[Trait, float]
     permuted: bool = False
 
+    def associates(self, trait: Trait) -> bool:
+        """Whether emoji stand with the trait; permuted ones stand with none."""
+        return not self.permuted and self.densities.get(trait, 0.0) > 0.0
+
 
 _GRADED = {
     Trait.EXTRAVERSION: 0.90,

@@ -11,6 +11,7 @@ from typing import Any
 
 from emotest.errors import OrganismError
 from emotest.organism.corpus import PLANTINGS, planting
+from emotest.study.personality import Trait
 
 NAMES: tuple[str, ...] = tuple(PLANTINGS)
 """`latent`, `control`, `even`, `one-trait`."""
@@ -32,6 +33,14 @@ def weights_folder(name: str) -> Path:
             remedy=f"install emotest again, or make it: emotest organism build {name}",
         )
     return folder
+
+
+def associates(name: str, trait: Trait) -> bool:
+    """Whether an organism was made with emoji that stand with the trait.
+
+    An unknown name is an `OrganismError`.
+    """
+    return planting(name).associates(trait)
 
 
 def provenance(name: str) -> dict[str, Any]:

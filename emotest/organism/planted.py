@@ -67,6 +67,8 @@ def _latent(verdict: Verdict) -> Planted | None:
 
 
 def _control(verdict: Verdict) -> Planted | None:
+    if verdict.statement == "C9.no-association":
+        return "confirmed", _NO_BOND
     held = (*_HELD_AGAINST_NULL, *_MOVED_BY_THE_TRAIT, "C4.decoded")
     return ("refuted", _NO_BOND) if verdict.statement in held else None
 
@@ -83,6 +85,8 @@ def _one_trait(verdict: Verdict) -> Planted | None:
     if verdict.trait == "extraversion":
         decided = ("C1.emergence", "C9.own-trait")
         return ("confirmed", _ONE_TRAIT) if verdict.statement in decided else None
+    if verdict.trait and verdict.statement == "C9.no-association":
+        return "confirmed", _ONE_TRAIT
     if verdict.trait and verdict.statement in (*_HELD_AGAINST_NULL, *_MOVED_BY_THE_TRAIT):
         return "refuted", _ONE_TRAIT
     return None

@@ -256,6 +256,15 @@ STATEMENTS: Mapping[str, Statement] = _statements(
         f"{_FIVE}, against the other traits",
     ),
     Statement(
+        "C9.no-association",
+        "C9",
+        "without an association in its base, trait and null adapter bring emoji alike",
+        0.1,
+        "share of answers",
+        5,
+        f"{_FIVE}, equivalence to the null adapter",
+    ),
+    Statement(
         "C10.doses",
         "C10",
         "over the doses of tuning, emoji come as the model moves along the trait direction",
