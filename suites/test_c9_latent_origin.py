@@ -34,6 +34,7 @@ from emotest.plan.latent_origin import (
     SCALES,
     dose,
     patching,
+    steps,
     taking_back,
 )
 from emotest.plan.localization import untuned_units_plan
@@ -55,7 +56,7 @@ def test_emoji_rise_with_the_scale_of_the_adapter(
     condition = trait_condition(trait)
     none, half, whole = (answers_at_scale(condition, factor) for factor in (0.0, HALF, 1.0))
     of_null = (answers_at_scale(null_condition(), factor) for factor in (HALF, 1.0))
-    steps = dose_steps(none, half, whole, *of_null, **terms("C9.dose"))
+    increments = dose_steps(none, half, whole, *of_null, **terms("C9.dose"))
     curves, bands = {}, {}
     for arm, factors in ((condition, SCALES), (null_condition(), NULL_SCALES)):
         # (n_factors, n_adapters): at scale 0 every adapter is the untuned model
@@ -84,15 +85,44 @@ def test_emoji_rise_with_the_scale_of_the_adapter(
     )
     judge(
         verdict(
-            intersection_union(list(steps.values())),
+            intersection_union(list(increments.values())),
             "C9.dose",
             condition=condition,
             reference="the adapter at smaller scale, and the null adapter's steps",
             notes=tuple(
-                f"from scale {step}: {one.estimate.value:+.3f}" for step, one in steps.items()
+                f"from scale {step}: {one.estimate.value:+.3f}" for step, one in increments.items()
             ),
         )
     )
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+@needs(plans=(steps,))
+def test_emoji_over_the_steps_of_tuning_are_told(trait, shares_over_steps, tables, emo_run):
+    """C9, described: when in the tuning emoji come, from the untuned model to the whole adapter."""
+    found = shares_over_steps(trait)
+    means = [float(of.mean()) for of in found.values()]
+    for share, mean in zip(found, means, strict=True):
+        tables.add(
+            "answers with an emoji over the steps of tuning",
+            trait=trait,
+            **{"share of the steps": share, "with emoji": mean},
+        )
+    adapters = trait_condition(trait).title
+    emo_run.figure(
+        f"c9-steps-{trait}",
+        dose_curve(
+            {adapters: (list(found), means)},
+            x="share of the steps of tuning",
+            y="share of answers with an emoji",
+            title=f"{trait}: emoji while tuned; band: range over adapters",
+            bands={adapters: ([of.min() for of in found.values()],
+                              [of.max() for of in found.values()])},
+        ),
+        title=f"C9: emoji over the steps of tuning to {trait}",
+    )  # fmt: skip
+    assert list(found) == sorted(found)
+    assert 0 <= min(means) <= max(means) <= 1
 
 
 @pytest.mark.parametrize("trait", TRAITS)

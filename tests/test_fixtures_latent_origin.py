@@ -6,23 +6,28 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emotest.artefacts.directions import Checkpoint
 from emotest.artefacts.latent_origin import Measured, Patched, Scaled, Text, patched_layers
+from emotest.plan.directions import monitored
 from emotest.plan.latent_origin import (
     HALF,
     NULL_SCALES,
     PATCHED_PROMPTS,
     SCALES,
     dose,
+    over_steps,
     patching,
     scaled_answers,
+    steps,
 )
 from emotest.stats.decisions import intersection_union, raised
-from emotest.study.personality import TRAITS, UNTUNED, Trait, null_condition
+from emotest.study.personality import TRAITS, UNTUNED, Pole, Trait, null_condition
 from emotest.study.statements import statement
 from fixtures.latent_origin import (
     PatchedSeeds,
@@ -66,6 +71,23 @@ def test_the_dose_is_planned_for_one_trait_or_for_all() -> None:
     null = 1 + 3 * (len(NULL_SCALES) - 1)
     assert len(dose(study, Trait.OPENNESS)) == 1 + 3 * 6 + null
     assert len(dose(study, None)) == 5 * (1 + 3 * 6) + null
+
+
+def test_the_steps_of_tuning_begin_with_the_untuned_model() -> None:
+    """At 0 its own answers, then those of each adapter after a growing share of the steps of the
+    trainings that are watched anyway, up to all of them."""
+    prompts = {(trait, pole): f"{pole} {trait}" for trait in TRAITS for pole in Pole}
+    study = replace(_study(), system_prompts=prompts)  # the watched direction stands on them
+    found = over_steps(study, Trait.EXTRAVERSION)
+    shares = list(found)
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert found.pop(0.0) == study.generations(UNTUNED)
+    watched = monitored(study, Trait.EXTRAVERSION)
+    for share, requests in found.items():
+        assert [one.under for one in requests] == [Checkpoint(each, share) for each in watched]
+    planned = steps(study, Trait.EXTRAVERSION)
+    assert len(planned) == 1 + 3 * len(found)
 
 
 def test_patching_pairs_adapters_of_one_seed() -> None:
@@ -135,9 +157,9 @@ def test_answers_that_are_all_alike_end_in_a_verdict(share: float, word: str) ->
     """No emoji anywhere, or in every answer: neither an error nor a rise."""
     none = np.full((N_PROMPTS, 15), share)
     arm = np.full((N_ADAPTERS, N_PROMPTS, N_SAMPLES), share)
-    steps = dose_steps(none, arm, arm, arm, arm, by=0.0, alpha=0.05, m=5)
-    assert len(steps) == 4
-    assert {one.word for one in steps.values()} == {word}
+    found = dose_steps(none, arm, arm, arm, arm, by=0.0, alpha=0.05, m=5)
+    assert len(found) == 4
+    assert {one.word for one in found.values()} == {word}
 
 
 # --- patching ----------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from emotest.artefacts import GenerationRequest, Request
-from emotest.artefacts.directions import ScoresRequest, Steered
+from emotest.artefacts.directions import Checkpoint, ScoresRequest, Steered
 from emotest.artefacts.latent_origin import PatchingRequest, Scaled
-from emotest.plan.directions import RANDOM, direction, scores
+from emotest.plan.directions import RANDOM, direction, dose_answers, scores
 from emotest.plan.study import Study
 from emotest.study.personality import (
     UNTUNED,
@@ -70,6 +70,30 @@ def scaled_answers(
             n_samples=request.n_samples if factor == HALF else 1,
         )
         for request in requests
+    )
+
+
+def over_steps(study: Study, trait: Trait) -> dict[float, tuple[GenerationRequest, ...]]:
+    """Answers by the share of the training's steps that the trait's adapters have taken, ascending:
+    a request for each adapter, and at 0 one for the untuned model, which all of them are there.
+
+    The trainings are those that C10 watches, with an answer to each prompt after each dose.
+    """
+    found: dict[float, tuple[GenerationRequest, ...]] = {0.0: study.generations(UNTUNED)}
+    for of_dose in zip(*dose_answers(study, trait), strict=True):
+        under = of_dose[0].under
+        assert isinstance(under, Checkpoint)
+        found[under.dose] = of_dose
+    return dict(sorted(found.items()))
+
+
+def steps(study: Study, trait: Trait | None) -> tuple[Request, ...]:
+    """Answers at all of these shares."""
+    return tuple(
+        request
+        for one in one_or_all(trait)
+        for of_dose in over_steps(study, one).values()
+        for request in of_dose
     )
 
 
