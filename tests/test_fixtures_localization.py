@@ -12,7 +12,7 @@ from scipy import stats
 from emotest.stats.decisions import raised
 from emotest.stats.estimates import crossed_mean
 from emotest.stats.matching import RiseLimits, among_controls
-from fixtures.localization import NO_EFFECT, Asked, Effect, SideEffects, stacked
+from fixtures.localization import NO_EFFECT, Asked, Effect, stacked
 
 N_ADAPTERS, N_PROMPTS, N_SETS = 5, 20, 199
 TERMS: dict[str, Any] = {"by": 0.5, "alpha": 0.05, "m": 1, "power": None}
@@ -119,23 +119,6 @@ def test_without_units_or_controls_nothing_is_confirmed() -> None:
     assert (without.told_share, alone.told_share) == (None, alone.share.value)
     assert "no random sets" in alone.decided(TERMS).note
     assert alone.decided(TERMS).word == "inconclusive"
-
-
-@pytest.mark.parametrize(
-    ("ratio", "before", "after", "hold"),
-    [
-        (1.05, 0.9, 0.85, (True, True)),
-        (1.06, 0.9, 0.95, (False, True)),
-        (1.0, 0.9, 0.84, (True, False)),
-        (None, None, None, (False, False)),
-    ],
-)
-def test_side_effects_have_margins(
-    ratio: float | None, before: float | None, after: float | None, hold: tuple[bool, bool]
-) -> None:
-    """Perplexity up to 1.05 times, 0.05 of the answers without the trait; unknown is not held."""
-    found = SideEffects(ratio, before, after, 0.5, 0.4, 0.0).conditions
-    assert tuple(holds for holds, _ in found) == hold
 
 
 def test_contexts_are_averaged_within_prompts() -> None:

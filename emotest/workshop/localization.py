@@ -26,6 +26,8 @@ from emotest.artefacts import FixedText, GenerationRequest
 from emotest.artefacts.localization import (
     ABOUT_FILE,
     CONTEXTS_FILE,
+    LOG_PERPLEXITIES,
+    LOG_PERPLEXITIES_SILENCED,
     PROBABILITIES_FILE,
     Ranking,
     SilencingRequest,
@@ -46,7 +48,7 @@ from emotest.workshop.bench import Bench
 from emotest.workshop.positions import encoder
 from emotest.workshop.progress import OnProgress, Progress
 from emotest.workshop.study import contexts_of
-from emotest.workshop.unit_passes import bank_of, output_changes, perplexity
+from emotest.workshop.unit_passes import bank_of, log_perplexities, output_changes
 
 Array = NDArray[np.float64]
 
@@ -139,7 +141,7 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
             measured = _Silencing(bench, request, ranking, journal, ask, contexts, at_controls)
             arrays |= measured.of_selection(selected)
             arrays |= measured.of_controls(selected, about)
-            about |= measured.perplexities(selected)
+            about |= measured.log_perplexities(selected)
     leave(folder, contexts, few, arrays, about)
 
 
@@ -185,26 +187,26 @@ class _Silencing:
                 found[selector] = self._asked(selector, units, self.contexts)
         return found
 
-    def perplexities(self, selected: Units) -> dict[str, float]:
-        """Perplexity of neutral text, tuned and with the selection silenced by its means."""
+    def log_perplexities(self, selected: Units) -> dict[str, list[float]]:
+        """Of each neutral text, tuned and with the selection silenced by its means."""
         text = self.request.neutral
         if text is None or not text.answers:
             return {}
         return {
-            "perplexity": self._perplexity("perplexity", text, nullcontext()),
-            "perplexity silenced": self._perplexity(
-                "perplexity silenced", text, self._silenced(selected, "mean")
+            LOG_PERPLEXITIES: self._read(LOG_PERPLEXITIES, text, nullcontext()),
+            LOG_PERPLEXITIES_SILENCED: self._read(
+                LOG_PERPLEXITIES_SILENCED, text, self._silenced(selected, "mean")
             ),
         }
 
-    def _perplexity(
+    def _read(
         self, name: str, text: FixedText, acting: AbstractContextManager[None]
-    ) -> float:
+    ) -> list[float]:
         def measure() -> Array:
             with acting:
-                return np.array([perplexity(self.bench.loaded, text)])
+                return log_perplexities(self.bench.loaded, text)
 
-        return float(self.journal.once(name, measure)[0])
+        return [float(value) for value in self.journal.once(name, measure)]
 
     def _asked(
         self, name: str, units: Units, contexts: Sequence[Context], way: Way = "mean"
