@@ -25,7 +25,7 @@ from emotest.study.records import Decoding, Generation, generation_row
 from emotest.study.subjects import Subject
 from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
-from emotest.workshop.localization import Journal
+from emotest.workshop.localization import Journal, rng_of_sets
 from emotest.workshop.making import carry_out
 from emotest.workshop.study import contexts_of
 from emotest.workshop.unit_passes import bank_of, output_changes
@@ -176,6 +176,29 @@ def test_control_sets_and_directions_are_measured_at_the_first_prompts(silencing
     assert arrays["random"].shape == (N_SETS, 9)
     assert arrays["directions"].shape == (4, 9)
     assert arrays["most active"].shape == (9,)
+
+
+def test_random_sets_are_one_draw_for_all_adapters(lab: Lab) -> None:
+    """Silencing and writing draw the sets of another seed alike; beside the untuned model's units,
+    whose sets' mean is wanted, each seed draws its own."""
+
+    def drawn(request: SilencingRequest | WritingRequest) -> list[float]:
+        return rng_of_sets(request).random(3).tolist()
+
+    own = put_answers(lab.bench, None, emoji=False)
+    untuned = UnitChoice(*lab.choice.needs, ActivationsRequest(None, (own,)), "untuned")
+    cells = [lab.tuned_cell, replace(lab.tuned_cell, weights=of_seed(lab.tuned_cell.weights, 1))]
+    for made in (SilencingRequest, WritingRequest):
+        first, second = (made(cell, lab.choice, 5, 3) for cell in cells)
+        assert drawn(first) == drawn(second) != drawn(replace(first, analysis_seed=1))
+    first, second = (SilencingRequest(cell, untuned, 5, 3) for cell in cells)
+    assert drawn(first) != drawn(second)
+
+
+def of_seed(adapter: AdapterRequest | None, training_seed: int) -> AdapterRequest:
+    """The same recipe with another training seed."""
+    assert adapter is not None
+    return replace(adapter, recipe=replace(adapter.recipe, training_seed=training_seed))
 
 
 def test_log_perplexities_are_the_losses_of_transformers(lab: Lab, silencing: Entry) -> None:

@@ -122,6 +122,7 @@ class Ranking:
     def matched(self, selected: Units, rng: np.random.Generator, n_sets: int) -> tuple[Units, int]:
         """Random sets like the selected units, (n_sets, n_selected), and the norm bins used.
 
+        The n-th sets of two models drawn from one seed are as alike as `matched_sets` can have it.
         A selection may fill most of a bin; then bins are made wider. Where even a whole layer has
         too few other units there are no sets, and no bins.
         """

@@ -169,7 +169,7 @@ class _Silencing:
     def of_controls(self, selected: Units, about: dict[str, Any]) -> dict[str, Array]:
         """Random sets, loudest units, random directions, units of other selectors."""
         request = self.request
-        sets, n_bins = self.ranking.matched(selected, self._rng(1), request.n_sets)
+        sets, n_bins = self.ranking.matched(selected, rng_of_sets(request), request.n_sets)
         about["n_bins"] = n_bins
         random = [self._asked(f"random {i}", units, self.few) for i, units in enumerate(sets)]
         found = {"random": stacked(random, len(self.few))}
@@ -281,6 +281,19 @@ def rng_of(request: SilencingRequest | WritingRequest, purpose: int) -> np.rando
     adapter = request.cell.weights
     seed = adapter.recipe.training_seed if adapter else 0
     return np.random.default_rng([request.analysis_seed, seed, purpose])
+
+
+def rng_of_sets(request: SilencingRequest | WritingRequest) -> np.random.Generator:
+    """The stream of random sets: one for all adapters, so that set n is alike in all of them.
+
+    Effects of sets are averaged over adapters, set by set; of sets that differ between adapters
+    the averages would crowd about their mean, and the selection's would seem further out than it
+    is. Beside units of the untuned model the mean over sets is wanted and its place is not: there
+    each adapter draws its own, and what the draw adds is part of the spread between adapters.
+    """
+    if request.choice.selector == "untuned":
+        return rng_of(request, 1)
+    return np.random.default_rng([request.analysis_seed, 1])
 
 
 def journal_of(

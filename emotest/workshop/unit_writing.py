@@ -33,7 +33,7 @@ from emotest.workshop.localization import (
     journal_of,
     leave,
     placed,
-    rng_of,
+    rng_of_sets,
     stacked,
     what_was_chosen,
 )
@@ -63,7 +63,7 @@ def make_writing(bench: Bench, request: WritingRequest, folder: Path, tell: OnPr
     arrays = {name: np.full(len(contexts), np.nan) for name in ("tuned", "untuned")}
     choices: dict[str, Units] = {}
     if selected.size:
-        sets, about["n_bins"] = ranking.matched(selected, rng_of(request, 1), request.n_sets)
+        sets, about["n_bins"] = ranking.matched(selected, rng_of_sets(request), request.n_sets)
         choices = {"written": selected, **{f"random {i}": one for i, one in enumerate(sets)}}
         arrays |= {name: np.full(len(contexts), np.nan) for name in choices}
     journal = journal_of(bench, request, tell, 2 + len(choices))
