@@ -121,6 +121,44 @@ def test_without_units_or_controls_nothing_is_confirmed() -> None:
     assert alone.decided(TERMS).word == "inconclusive"
 
 
+@pytest.mark.parametrize("share", [0.9, 0.1])
+def test_what_is_left_open_leaves_the_share_open(share: float) -> None:
+    """Of a rise of 40 points a tenth is four: with three left open a large share is confirmed and
+    a small one refuted, with five neither is, and the verdict says how much is open."""
+    found = effect(np.random.default_rng(0), share)
+    known, unknown = (replace(found, left_open=points).decided(TERMS) for points in (0.03, 0.05))
+    assert known.word == found.decided(TERMS).word != "inconclusive"
+    assert unknown.word == "inconclusive"
+    assert "0.0300 points left open" in known.note
+    assert "0.0500 points left open on average, at most 0.1 of the rise: not so" in unknown.note
+
+
+@pytest.mark.parametrize(("name", "writing"), [("mean", False), ("written", True)])
+def test_an_effect_can_be_off_by_half_of_what_both_sides_left_open(
+    name: str, writing: bool
+) -> None:
+    """Before .02 and after .06 of P(emoji) were left open, on average over prompts: the change is
+    known to (.02 + .06) / 2 = .04. Two sets moved .1 and .3, the selection .2: percentile 50."""
+    before, sign = ("untuned", 1.0) if writing else ("tuned", -1.0)
+    one = Asked(
+        {
+            before: np.array([0.5, 0.5]), f"{before} open": np.array([0.0, 0.04]),
+            name: np.array([0.5, 0.5]) + 0.2 * sign, f"{name} open": np.array([0.05, 0.07]),
+            "random": 0.5 + sign * np.array([[0.1, 0.1], [0.3, 0.3]]),
+        },
+        {},
+        ("a", "b"),
+        np.array([True, True]),
+    )  # fmt: skip
+    arms = np.full((3, 2), 0.5)
+    found = Effect.of([one] * 3, name, arms, arms, ["a", "b"], writing=writing)
+    assert found.left_open == pytest.approx(0.04)
+    assert found.changed is not None
+    assert found.changed[0].tolist() == pytest.approx([0.5 + 0.2 * sign] * 2)
+    assert found.among is not None
+    assert found.among.percentile == 50.0
+
+
 def test_contexts_are_averaged_within_prompts() -> None:
     """Prompt a has two contexts, b and c one; controls were measured at a and c."""
     asked = Asked(

@@ -178,6 +178,26 @@ def test_control_sets_and_directions_are_measured_at_the_first_prompts(silencing
     assert arrays["most active"].shape == (9,)
 
 
+def test_the_middle_is_half_of_what_was_left_open_from_either_end(
+    lab: Lab, silencing: Entry
+) -> None:
+    """P(emoji) with every path followed to its end lies within half of what was left open of the
+    middle, and at some contexts something was; so for the sets, which are kept set by set."""
+    arrays = silencing.read_arrays("probabilities.safetensors")
+    loaded = lab.bench.loaded
+    ids = [list(one.token_ids) for one in contexts_of(lab.bench, lab.tuned_cell)]
+    spelling = spelling_of(loaded.model, loaded.tokenizer, emoji_event(skip_space=True))
+    with lab.bench.weights(lab.tuned_cell.weights, PROMPTS):
+        whole = emoji_probability(
+            loaded.model, loaded.tokenizer, ids, spelling=spelling, floor=1e-6
+        )
+    off = np.abs(arrays["tuned"] - whole.probability)
+    assert (off <= arrays["tuned open"] / 2 + 1e-4).all()
+    assert arrays["tuned open"].max() > 0.0
+    assert arrays["random open"].shape == arrays["random"].shape
+    assert arrays["mean open"].shape == arrays["mean"].shape
+
+
 def test_random_sets_are_one_draw_for_all_adapters(lab: Lab) -> None:
     """Silencing and writing draw the sets of another seed alike; beside the untuned model's units,
     whose sets' mean is wanted, each seed draws its own."""
@@ -290,12 +310,13 @@ def test_where_no_emoji_was_written_nothing_is_chosen(lab: Lab) -> None:
     choice = UnitChoice(*readings)
     cell = replace(lab.tuned_cell, text=texts)
     silencing = lab.made(SilencingRequest(cell, choice, n_sets=2, n_control_prompts=2))
-    assert set(silencing.read_arrays("probabilities.safetensors")) == {"tuned"}
+    assert set(silencing.read_arrays("probabilities.safetensors")) == {"tuned", "tuned open"}
     assert "no units by 'emoji'" in silencing.read_json("about.json")["unavailable"]
     untuned = replace(lab.untuned_cell)
     writing = lab.made(WritingRequest(untuned, choice, n_sets=2, n_control_prompts=2))
     arrays = writing.read_arrays("probabilities.safetensors")
-    assert set(arrays) == {"tuned", "untuned", "random"}
+    names = ("tuned", "untuned", "random")
+    assert set(arrays) == {*names, *(f"{name} open" for name in names)}
     with acting(lab.bench, Silenced(choice), PROMPTS):
         assert hooks_on(lab.bench.loaded.model) == 0
 

@@ -47,6 +47,10 @@ CONTEXTS_FILE = "contexts.jsonl"
 PROBABILITIES_FILE = "probabilities.safetensors"
 ABOUT_FILE = "about.json"
 
+LEFT_OPEN = " open"
+"""Ends the name of an array: P(emoji) under the name itself is the middle of what it can be, and
+lies at most half of what is under this name above or below."""
+
 LOG_PERPLEXITIES = "log perplexities"
 LOG_PERPLEXITIES_SILENCED = "log perplexities silenced"
 """Entries of `about.json`, (n_texts,): mean negative log-likelihood a token of each neutral text,
