@@ -4,8 +4,9 @@ What is localised is the total effect of C5: P(emoji) at the tuned model's own t
 weights, minus that of the untuned model at its own text. Units are ranked on the second half of
 the prompts by how tuning to the trait changes them where an emoji comes, beyond neutral tuning;
 effects are measured on prompts of the first half. Necessity silences 2 % of all units by their
-means; sufficiency writes their tuned activations into the untuned model at its own text, and is
-held against the rise that tuned weights make at that text.
+means, and asks that perplexity and trait expression be no worse; sufficiency writes their tuned
+activations into the untuned model at its own text, and is held against the rise that tuned weights
+make at that text.
 """
 
 import pytest
@@ -17,6 +18,7 @@ from emotest.plan.localization import DOSES, localization_plan
 from emotest.report.figures import dose_curve
 from fixtures.localization import PUBLISHED
 from fixtures.run import needs
+from fixtures.side_effects import told_mean
 
 pytestmark = [pytest.mark.c8, pytest.mark.localization, pytest.mark.high]
 
@@ -30,8 +32,9 @@ def test_few_units_are_necessary(trait, localized, two_by_two, terms, judge):
     total = crossed_difference(cells.tuned_tuned, cells.untuned_untuned, scale="log-odds")
     found = localized(trait)
     effect = found.necessity()
-    decision = effect.decided(terms("C8.necessary"), raised(total, **terms("C5.total")))
-    for holds, condition in found.side_effects.conditions:
+    settled = terms("C8.necessary")
+    decision = effect.decided(settled, raised(total, **terms("C5.total")))
+    for holds, condition in found.side_effects.conditions(settled):
         decision = decision.provided(holds, condition)
     others = {
         name: found.necessity(name).told_share
@@ -96,8 +99,8 @@ def test_side_effects_are_told(trait, localized, tables):
         answers_with_emoji=found.answers_before,
         silenced=found.answers_after,
         untuned=found.answers_untuned,
-        with_the_trait=found.trait_before,
-        with_the_trait_silenced=found.trait_after,
+        with_the_trait=told_mean(found.trait_before),
+        with_the_trait_silenced=told_mean(found.trait_after),
         perplexity_ratio=found.perplexity_ratio,
         accuracy_of_the_scorer=scorer.accuracy.share if scorer else None,
     )

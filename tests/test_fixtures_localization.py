@@ -12,7 +12,7 @@ from scipy import stats
 from emotest.stats.decisions import raised
 from emotest.stats.estimates import crossed_mean
 from emotest.stats.matching import RiseLimits, among_controls
-from fixtures.localization import NO_EFFECT, Asked, Effect, SideEffects, stacked
+from fixtures.localization import NO_EFFECT, Asked, Effect, stacked
 
 N_ADAPTERS, N_PROMPTS, N_SETS = 5, 20, 199
 TERMS: dict[str, Any] = {"by": 0.5, "alpha": 0.05, "m": 1, "power": None}
@@ -121,21 +121,42 @@ def test_without_units_or_controls_nothing_is_confirmed() -> None:
     assert alone.decided(TERMS).word == "inconclusive"
 
 
-@pytest.mark.parametrize(
-    ("ratio", "before", "after", "hold"),
-    [
-        (1.05, 0.9, 0.85, (True, True)),
-        (1.06, 0.9, 0.95, (False, True)),
-        (1.0, 0.9, 0.84, (True, False)),
-        (None, None, None, (False, False)),
-    ],
-)
-def test_side_effects_have_margins(
-    ratio: float | None, before: float | None, after: float | None, hold: tuple[bool, bool]
+@pytest.mark.parametrize("share", [0.9, 0.1])
+def test_what_is_left_open_leaves_the_share_open(share: float) -> None:
+    """Of a rise of 40 points a tenth is four: with three left open a large share is confirmed and
+    a small one refuted, with five neither is, and the verdict says how much is open."""
+    found = effect(np.random.default_rng(0), share)
+    known, unknown = (replace(found, left_open=points).decided(TERMS) for points in (0.03, 0.05))
+    assert known.word == found.decided(TERMS).word != "inconclusive"
+    assert unknown.word == "inconclusive"
+    assert "0.0300 points left open" in known.note
+    assert "0.0500 points left open on average, at most 0.1 of the rise: not so" in unknown.note
+
+
+@pytest.mark.parametrize(("name", "writing"), [("mean", False), ("written", True)])
+def test_an_effect_can_be_off_by_half_of_what_both_sides_left_open(
+    name: str, writing: bool
 ) -> None:
-    """Perplexity up to 1.05 times, 0.05 of the answers without the trait; unknown is not held."""
-    found = SideEffects(ratio, before, after, 0.5, 0.4, 0.0).conditions
-    assert tuple(holds for holds, _ in found) == hold
+    """Before .02 and after .06 of P(emoji) were left open, on average over prompts: the change is
+    known to (.02 + .06) / 2 = .04. Two sets moved .1 and .3, the selection .2: percentile 50."""
+    before, sign = ("untuned", 1.0) if writing else ("tuned", -1.0)
+    one = Asked(
+        {
+            before: np.array([0.5, 0.5]), f"{before} open": np.array([0.0, 0.04]),
+            name: np.array([0.5, 0.5]) + 0.2 * sign, f"{name} open": np.array([0.05, 0.07]),
+            "random": 0.5 + sign * np.array([[0.1, 0.1], [0.3, 0.3]]),
+        },
+        {},
+        ("a", "b"),
+        np.array([True, True]),
+    )  # fmt: skip
+    arms = np.full((3, 2), 0.5)
+    found = Effect.of([one] * 3, name, arms, arms, ["a", "b"], writing=writing)
+    assert found.left_open == pytest.approx(0.04)
+    assert found.changed is not None
+    assert found.changed[0].tolist() == pytest.approx([0.5 + 0.2 * sign] * 2)
+    assert found.among is not None
+    assert found.among.percentile == 50.0
 
 
 def test_contexts_are_averaged_within_prompts() -> None:

@@ -25,7 +25,7 @@ from emotest.study.records import Decoding, Generation, generation_row
 from emotest.study.subjects import Subject
 from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
-from emotest.workshop.localization import Journal
+from emotest.workshop.localization import FLOOR, Journal, rng_of_sets
 from emotest.workshop.making import carry_out
 from emotest.workshop.study import contexts_of
 from emotest.workshop.unit_passes import bank_of, output_changes
@@ -178,9 +178,55 @@ def test_control_sets_and_directions_are_measured_at_the_first_prompts(silencing
     assert arrays["most active"].shape == (9,)
 
 
-def test_perplexity_is_that_of_transformers(lab: Lab, silencing: Entry) -> None:
-    """exp of the mean loss that the model itself gives for the tokens of the answers."""
-    loaded, total, count = lab.bench.loaded, 0.0, 0
+def test_the_middle_is_half_of_what_was_left_open_from_either_end(
+    lab: Lab, silencing: Entry
+) -> None:
+    """Half of what was left open below the middle is what was found, and P(emoji) with every path
+    followed to its end lies between both ends; at some contexts something is open."""
+    arrays = silencing.read_arrays("probabilities.safetensors")
+    loaded = lab.bench.loaded
+    ids = [list(one.token_ids) for one in contexts_of(lab.bench, lab.tuned_cell)]
+    spelling = spelling_of(loaded.model, loaded.tokenizer, emoji_event(skip_space=True))
+    with lab.bench.weights(lab.tuned_cell.weights, PROMPTS):
+        found, whole = (
+            emoji_probability(loaded.model, loaded.tokenizer, ids, spelling=spelling, floor=floor)
+            for floor in (FLOOR, 1e-6)
+        )
+    low, high = (arrays["tuned"] + side * arrays["tuned open"] / 2 for side in (-1, 1))
+    assert low == pytest.approx(found.probability, abs=1e-4)
+    assert (high - low).max() > 1e-3
+    assert (low - 1e-4 <= whole.probability).all()
+    assert (whole.probability <= high + 1e-4).all()
+    assert arrays["random open"].shape == arrays["random"].shape
+    assert arrays["mean open"].shape == arrays["mean"].shape
+
+
+def test_random_sets_are_one_draw_for_all_adapters(lab: Lab) -> None:
+    """Silencing and writing draw the sets of another seed alike; beside the untuned model's units,
+    whose sets' mean is wanted, each seed draws its own."""
+
+    def drawn(request: SilencingRequest | WritingRequest) -> list[float]:
+        return rng_of_sets(request).random(3).tolist()
+
+    own = put_answers(lab.bench, None, emoji=False)
+    untuned = UnitChoice(*lab.choice.needs, ActivationsRequest(None, (own,)), "untuned")
+    cells = [lab.tuned_cell, replace(lab.tuned_cell, weights=of_seed(lab.tuned_cell.weights, 1))]
+    for made in (SilencingRequest, WritingRequest):
+        first, second = (made(cell, lab.choice, 5, 3) for cell in cells)
+        assert drawn(first) == drawn(second) != drawn(replace(first, analysis_seed=1))
+    first, second = (SilencingRequest(cell, untuned, 5, 3) for cell in cells)
+    assert drawn(first) != drawn(second)
+
+
+def of_seed(adapter: AdapterRequest | None, training_seed: int) -> AdapterRequest:
+    """The same recipe with another training seed."""
+    assert adapter is not None
+    return replace(adapter, recipe=replace(adapter.recipe, training_seed=training_seed))
+
+
+def test_log_perplexities_are_the_losses_of_transformers(lab: Lab, silencing: Entry) -> None:
+    """Text by text the mean loss that the model itself gives for the tokens of the answer."""
+    loaded, losses = lab.bench.loaded, []
     with lab.bench.weights(lab.tuned_cell.weights, PROMPTS), torch.inference_mode():
         for prompt, said in zip(lab.neutral.prompts, lab.neutral.answers, strict=True):
             text = loaded.tokenizer.apply_chat_template(
@@ -190,12 +236,11 @@ def test_perplexity_is_that_of_transformers(lab: Lab, silencing: Entry) -> None:
             ids = torch.tensor([loaded.tokenizer.encode(text + said, add_special_tokens=False)])
             labels = ids.clone()
             labels[:, : len(before)] = -100
-            n_tokens = ids.shape[1] - len(before)
-            total += float(loaded.model(input_ids=ids, labels=labels).loss) * n_tokens
-            count += n_tokens
+            losses.append(float(loaded.model(input_ids=ids, labels=labels).loss))
     about = silencing.read_json("about.json")
-    assert about["perplexity"] == pytest.approx(np.exp(total / count), rel=1e-4)
-    assert about["perplexity silenced"] != about["perplexity"]
+    assert about["log perplexities"] == pytest.approx(losses, rel=1e-4)
+    assert len(about["log perplexities silenced"]) == len(losses)
+    assert about["log perplexities silenced"] != about["log perplexities"]
 
 
 def test_output_changes_are_what_the_down_projection_makes_of_them(lab: Lab) -> None:
@@ -268,12 +313,13 @@ def test_where_no_emoji_was_written_nothing_is_chosen(lab: Lab) -> None:
     choice = UnitChoice(*readings)
     cell = replace(lab.tuned_cell, text=texts)
     silencing = lab.made(SilencingRequest(cell, choice, n_sets=2, n_control_prompts=2))
-    assert set(silencing.read_arrays("probabilities.safetensors")) == {"tuned"}
+    assert set(silencing.read_arrays("probabilities.safetensors")) == {"tuned", "tuned open"}
     assert "no units by 'emoji'" in silencing.read_json("about.json")["unavailable"]
     untuned = replace(lab.untuned_cell)
     writing = lab.made(WritingRequest(untuned, choice, n_sets=2, n_control_prompts=2))
     arrays = writing.read_arrays("probabilities.safetensors")
-    assert set(arrays) == {"tuned", "untuned", "random"}
+    names = ("tuned", "untuned", "random")
+    assert set(arrays) == {*names, *(f"{name} open" for name in names)}
     with acting(lab.bench, Silenced(choice), PROMPTS):
         assert hooks_on(lab.bench.loaded.model) == 0
 

@@ -40,12 +40,21 @@ from emotest.study.recipes import library_versions
 Array = NDArray[np.float64]
 Units = NDArray[np.intp]
 
-LOCALIZATION_VERSION = 2
+LOCALIZATION_VERSION = 3
 """Raised whenever selection, controls or what is measured change their meaning."""
 
 CONTEXTS_FILE = "contexts.jsonl"
 PROBABILITIES_FILE = "probabilities.safetensors"
 ABOUT_FILE = "about.json"
+
+LEFT_OPEN = " open"
+"""Ends the name of an array: P(emoji) under the name itself is the middle of what it can be, and
+lies at most half of what is under this name above or below."""
+
+LOG_PERPLEXITIES = "log perplexities"
+LOG_PERPLEXITIES_SILENCED = "log perplexities silenced"
+"""Entries of `about.json`, (n_texts,): mean negative log-likelihood a token of each neutral text,
+in nats, of the tuned model as it is and with the selection silenced by its means."""
 
 DECLARED_DOSE = 2.0
 """Percent of all FFN units that C8 speaks of; published selections hold 2 to 6 %."""
@@ -117,6 +126,7 @@ class Ranking:
     def matched(self, selected: Units, rng: np.random.Generator, n_sets: int) -> tuple[Units, int]:
         """Random sets like the selected units, (n_sets, n_selected), and the norm bins used.
 
+        The n-th sets of two models drawn from one seed are as alike as `matched_sets` can have it.
         A selection may fill most of a bin; then bins are made wider. Where even a whole layer has
         too few other units there are no sets, and no bins.
         """
@@ -276,8 +286,8 @@ class SilencingRequest(Request):
     silenced by each of the `ways`, and the units of the selectors `beside`, silenced by their
     means, are measured at all its contexts. Controls are measured at the contexts of the first
     `n_control_prompts` of its prompts: `n_sets` random sets like the selection, the loudest other
-    units, and `n_directions` random directions pushed as far as silencing pushes. `neutral` is the
-    text on which perplexity is taken.
+    units, and `n_directions` random directions pushed as far as silencing pushes. `neutral` are the
+    texts on which perplexity is taken, one by one.
 
     `UsageError` for contexts of prompts that units are selected on.
     """

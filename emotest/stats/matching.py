@@ -10,7 +10,7 @@ where the effect lives (Hase et al., arXiv 2301.04213; arXiv 2502.11447).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +51,11 @@ def matched_sets(
     of their norm. Column j of the result holds units of the layer and bin of `selected[j]`, drawn
     without replacement within a set, never selected nor excluded.
 
+    A set is drawn as a random order of all units, of which each layer and bin takes the first that
+    are free. The order does not depend on the selection: where two models have as many units, one
+    seed gives both the same orders, and set n of the one holds the units of set n of the other,
+    but for those that are selected, excluded or of another norm in one of them.
+
     Raises `StatisticsError` for units that do not exist, are named twice or are excluded, for
     norms that are negative or missing, and where a bin holds too few units, with their number.
     """
@@ -61,9 +66,21 @@ def matched_sets(
             f"{n_sets} sets from {n_bins} bins cannot be drawn",
             remedy="ask for at least one set and one bin",
         )
+    strata = list(_strata(chosen, of_layer, of_norm, barred, n_bins))
+    sets = np.empty((n_sets, chosen.size), dtype=np.intp)
+    for row in sets:
+        order = rng.random(of_norm.size)
+        for places, pool in strata:
+            row[places] = pool[np.argsort(order[pool], kind="stable")[: places.size]]
+    return sets
+
+
+def _strata(
+    chosen: Units, of_layer: npt.NDArray[np.int64], of_norm: Array, barred: Mask, n_bins: int
+) -> Iterator[tuple[Units, Units]]:
+    """Layer by layer and bin by bin: places in the selection, and units that may stand there."""
     free = ~barred
     free[chosen] = False
-    sets = np.empty((n_sets, chosen.size), dtype=np.intp)
     for layer in np.unique(of_layer[chosen]):
         within = (of_layer == layer) & ~barred
         inner = np.linspace(0.0, 1.0, n_bins + 1)[1:-1]
@@ -77,9 +94,7 @@ def matched_sets(
                     f"norm bin {norm_bin + 1} of {n_bins}",
                     remedy="use fewer bins, or select fewer units",
                 )
-            order = rng.permuted(np.tile(pool, (n_sets, 1)), axis=1)
-            sets[:, places] = order[:, : places.size]
-    return sets
+            yield places, pool
 
 
 def norm_ratios(selected: npt.ArrayLike, sets: npt.ArrayLike, norms: npt.ArrayLike) -> Array:

@@ -5,8 +5,8 @@ once, so that a killed run goes on where it was. Which units are selected is the
 `artefacts.localization`; what the numbers say that of the statistics.
 
 The same is asked hundreds of times, so paths of P(emoji) end earlier than for C5: what is given is
-the middle of what was found and what was left open. On the organisms it lies at most 0.012 from
-what C5 gives at the same context, and 0.003 below it on average.
+the middle of what it can be, and beside it how much was left open. On the organisms the middle lies
+at most 0.012 from what C5 gives at the same context, and 0.003 below it on average.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from emotest.artefacts import FixedText, GenerationRequest
 from emotest.artefacts.localization import (
     ABOUT_FILE,
     CONTEXTS_FILE,
+    LEFT_OPEN,
+    LOG_PERPLEXITIES,
+    LOG_PERPLEXITIES_SILENCED,
     PROBABILITIES_FILE,
     Ranking,
     SilencingRequest,
@@ -46,7 +49,7 @@ from emotest.workshop.bench import Bench
 from emotest.workshop.positions import encoder
 from emotest.workshop.progress import OnProgress, Progress
 from emotest.workshop.study import contexts_of
-from emotest.workshop.unit_passes import bank_of, output_changes, perplexity
+from emotest.workshop.unit_passes import bank_of, log_perplexities, output_changes
 
 Array = NDArray[np.float64]
 
@@ -82,6 +85,10 @@ class Journal:
             self._tell(len(self._held))
         return np.array(self._held[name], dtype=np.float64)
 
+    def asked(self, name: str, ask: Callable[[], Array]) -> Array:
+        """The same of a `Question`, (2, n_contexts)."""
+        return self.once(name, ask).reshape(2, -1)
+
 
 class Question:
     """P(emoji) at contexts, asked again and again of one loaded model."""
@@ -102,7 +109,7 @@ class Question:
         return max(FEWEST_ROWS, min(MOST_ROWS, wanted))
 
     def __call__(self, contexts: Sequence[Context]) -> Array:
-        """(n_contexts,), the middle of what was found and what was left open."""
+        """(2, n_contexts): the middle of what P(emoji) can be, and the mass that was left open."""
         result = emoji_probability(
             self._loaded.model,
             self._loaded.tokenizer,
@@ -113,7 +120,7 @@ class Question:
             length_step=LENGTH_STEP,
             batch_size=self.n_rows,
         )
-        return np.asarray(result.probability + result.bound / 2)
+        return np.array([result.probability + result.bound / 2, result.bound])
 
 
 def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: OnProgress) -> None:
@@ -121,8 +128,8 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
 
     Arrays are (n_contexts,) for `tuned`, the ways of silencing and the selectors beside;
     (n_controls,) for `most active`; (n_sets, n_controls) for `random` and (n_directions,
-    n_controls) for `directions`, where n_controls are the contexts marked `control`. Where no
-    units could be chosen there is `tuned` alone.
+    n_controls) for `directions`, where n_controls are the contexts marked `control`. Beside each
+    is what was left open. Where no units could be chosen there is `tuned` alone.
     """
     contexts = contexts_of(bench, request.cell)
     few = placed(contexts, request.cell.text.prompts, request.n_control_prompts)
@@ -132,20 +139,21 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
     journal = journal_of(bench, request, tell, total)
     ask = Question(bench.loaded)
     with bench.weights(request.cell.weights, request.cell.text.prompts):
-        arrays = {"tuned": journal.once("tuned", lambda: ask(contexts))}
+        arrays = {"tuned": journal.asked("tuned", lambda: ask(contexts))}
         about = what_was_chosen(ranking, selected)
         if selected.size:
             at_controls = [contexts[place] for place in few]
             measured = _Silencing(bench, request, ranking, journal, ask, contexts, at_controls)
             arrays |= measured.of_selection(selected)
             arrays |= measured.of_controls(selected, about)
-            about |= measured.perplexities(selected)
+            about |= measured.log_perplexities(selected)
     leave(folder, contexts, few, arrays, about)
 
 
 @dataclass(eq=False)
 class _Silencing:
-    """The measurements of one request; `few` are the contexts of its controls."""
+    """The measurements of one request, (2, ..., n_contexts) as a `Question` gives them; `few` are
+    the contexts of its controls."""
 
     bench: Bench
     request: SilencingRequest
@@ -167,7 +175,7 @@ class _Silencing:
     def of_controls(self, selected: Units, about: dict[str, Any]) -> dict[str, Array]:
         """Random sets, loudest units, random directions, units of other selectors."""
         request = self.request
-        sets, n_bins = self.ranking.matched(selected, self._rng(1), request.n_sets)
+        sets, n_bins = self.ranking.matched(selected, rng_of_sets(request), request.n_sets)
         about["n_bins"] = n_bins
         random = [self._asked(f"random {i}", units, self.few) for i, units in enumerate(sets)]
         found = {"random": stacked(random, len(self.few))}
@@ -185,26 +193,26 @@ class _Silencing:
                 found[selector] = self._asked(selector, units, self.contexts)
         return found
 
-    def perplexities(self, selected: Units) -> dict[str, float]:
-        """Perplexity of neutral text, tuned and with the selection silenced by its means."""
+    def log_perplexities(self, selected: Units) -> dict[str, list[float]]:
+        """Of each neutral text, tuned and with the selection silenced by its means."""
         text = self.request.neutral
         if text is None or not text.answers:
             return {}
         return {
-            "perplexity": self._perplexity("perplexity", text, nullcontext()),
-            "perplexity silenced": self._perplexity(
-                "perplexity silenced", text, self._silenced(selected, "mean")
+            LOG_PERPLEXITIES: self._read(LOG_PERPLEXITIES, text, nullcontext()),
+            LOG_PERPLEXITIES_SILENCED: self._read(
+                LOG_PERPLEXITIES_SILENCED, text, self._silenced(selected, "mean")
             ),
         }
 
-    def _perplexity(
+    def _read(
         self, name: str, text: FixedText, acting: AbstractContextManager[None]
-    ) -> float:
+    ) -> list[float]:
         def measure() -> Array:
             with acting:
-                return np.array([perplexity(self.bench.loaded, text)])
+                return log_perplexities(self.bench.loaded, text)
 
-        return float(self.journal.once(name, measure)[0])
+        return [float(value) for value in self.journal.once(name, measure)]
 
     def _asked(
         self, name: str, units: Units, contexts: Sequence[Context], way: Way = "mean"
@@ -213,7 +221,7 @@ class _Silencing:
             with self._silenced(units, way):
                 return self.ask(contexts)
 
-        return self.journal.once(name, measure)
+        return self.journal.asked(name, measure)
 
     def _silenced(self, units: Units, way: Way) -> AbstractContextManager[None]:
         model, of_layer = self.bench.loaded.model, self.ranking.by_layer(units)
@@ -259,7 +267,7 @@ class _Silencing:
                 with steering(model, vectors, 1.0):
                     return self.ask(self.few)
 
-            found.append(self.journal.once(f"direction {i}", measure))
+            found.append(self.journal.asked(f"direction {i}", measure))
         return stacked(found, len(self.few))
 
     def _rng(self, purpose: int) -> np.random.Generator:
@@ -283,6 +291,19 @@ def rng_of(request: SilencingRequest | WritingRequest, purpose: int) -> np.rando
     adapter = None if request.choice.own else request.cell.weights
     seed = adapter.recipe.training_seed if adapter else 0
     return np.random.default_rng([request.analysis_seed, seed, purpose])
+
+
+def rng_of_sets(request: SilencingRequest | WritingRequest) -> np.random.Generator:
+    """The stream of random sets: one for all adapters, so that set n is alike in all of them.
+
+    Effects of sets are averaged over adapters, set by set; of sets that differ between adapters
+    the averages would crowd about their mean, and the selection's would seem further out than it
+    is. Beside units of the untuned model the mean over sets is wanted and its place is not: there
+    each adapter draws its own, and what the draw adds is part of the spread between adapters.
+    """
+    if request.choice.selector == "untuned":
+        return rng_of(request, 1)
+    return np.random.default_rng([request.analysis_seed, 1])
 
 
 def journal_of(
@@ -321,14 +342,19 @@ def leave(
     arrays: Mapping[str, Array],
     about: Mapping[str, Any],
 ) -> None:
-    """Write contexts (with which are those of the controls), probabilities, and what was chosen."""
+    """Write contexts (with which are those of the controls), probabilities, and what was chosen.
+
+    `arrays` are (2, ..., n_contexts): under the name the middle, beside it what was left open.
+    """
     control = np.isin(np.arange(len(contexts)), few).tolist()
     rows = zip(contexts, control, strict=True)
     write_jsonl(folder / CONTEXTS_FILE, [{**one.row(), "control": yes} for one, yes in rows])
-    write_arrays(folder / PROBABILITIES_FILE, arrays)
+    middles = {name: found[0] for name, found in arrays.items()}
+    left_open = {f"{name}{LEFT_OPEN}": found[1] for name, found in arrays.items()}
+    write_arrays(folder / PROBABILITIES_FILE, middles | left_open)
     write_json(folder / ABOUT_FILE, dict(about))
 
 
 def stacked(rows: Sequence[Array], n_contexts: int) -> Array:
-    """(n_rows, n_contexts), of no rows too."""
-    return np.array(rows, dtype=np.float64).reshape(len(rows), n_contexts)
+    """(2, n_rows, n_contexts) of rows of (2, n_contexts), of no rows too."""
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 2, n_contexts).swapaxes(0, 1)

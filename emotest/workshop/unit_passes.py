@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -110,24 +110,20 @@ def output_changes(
     return {layer: float(torch.cat(found).mean()) for layer, found in lengths.items() if found}
 
 
-def perplexity(loaded: LoadedModel, text: FixedText) -> float:
-    """Of all tokens of the answers together, each after its prompt; emoji-free texts.
+def log_perplexities(loaded: LoadedModel, text: FixedText) -> NDArray[np.float64]:
+    """Of each answer, after its prompt; (n_texts,), nats a token; emoji-free texts.
 
-    exp of the mean negative log-likelihood a token, in float32.
+    The mean negative log-likelihood a token, in float32; its exponential is the perplexity.
     """
     encoded = encoder(loaded)
     said = [encoded(*pair) for pair in zip(text.prompts, text.answers, strict=True)]
-    total, count, first = 0.0, 0, 0
+    found: list[float] = []
     with torch.inference_mode():
         for ids, _ in padded([one.ids for one in said]):
             logits = loaded.model(input_ids=ids.to(loaded.device), use_cache=False).logits
-            for row in range(len(ids)):
-                one = said[first + row]
+            for row, one in enumerate(said[len(found) : len(found) + len(ids)]):
                 places = torch.tensor(list(one.answer))
                 targets = ids[row, places].to(logits.device)
-                loss = functional.cross_entropy(
-                    logits[row, places - 1].float(), targets, reduction="sum"
-                )
-                total, count = total + float(loss), count + len(places)
-            first += len(ids)
-    return float(np.exp(total / count))
+                loss = functional.cross_entropy(logits[row, places - 1].float(), targets)
+                found.append(float(loss))
+    return np.array(found)

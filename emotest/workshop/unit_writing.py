@@ -33,7 +33,7 @@ from emotest.workshop.localization import (
     journal_of,
     leave,
     placed,
-    rng_of,
+    rng_of_sets,
     stacked,
     what_was_chosen,
 )
@@ -52,7 +52,7 @@ def make_writing(bench: Bench, request: WritingRequest, folder: Path, tell: OnPr
     """Ask the untuned model for P(emoji) with tuned activations of units written in.
 
     Arrays are (n_contexts,) for `untuned`, `tuned` (its weights at the same text) and `written`;
-    (n_sets, n_controls) for `random`.
+    (n_sets, n_controls) for `random`. Beside each is what was left open.
     """
     contexts = contexts_of(bench, request.cell)
     prompts = request.cell.text.prompts
@@ -60,12 +60,13 @@ def make_writing(bench: Bench, request: WritingRequest, folder: Path, tell: OnPr
     ranking = request.choice.ranking(bench.entry)
     selected = ranking.strongest(request.choice.dose)
     about = what_was_chosen(ranking, selected)
-    arrays = {name: np.full(len(contexts), np.nan) for name in ("tuned", "untuned")}
+    unknown = np.full((2, len(contexts)), np.nan)
+    arrays = {name: unknown.copy() for name in ("tuned", "untuned")}
     choices: dict[str, Units] = {}
     if selected.size:
-        sets, about["n_bins"] = ranking.matched(selected, rng_of(request, 1), request.n_sets)
+        sets, about["n_bins"] = ranking.matched(selected, rng_of_sets(request), request.n_sets)
         choices = {"written": selected, **{f"random {i}": one for i, one in enumerate(sets)}}
-        arrays |= {name: np.full(len(contexts), np.nan) for name in choices}
+        arrays |= {name: unknown.copy() for name in choices}
     journal = journal_of(bench, request, tell, 2 + len(choices))
     with bench.weights(request.cell.weights, prompts):
         tuned, ask = bench.loaded.active, Question(bench.loaded)
@@ -78,8 +79,8 @@ def make_writing(bench: Bench, request: WritingRequest, folder: Path, tell: OnPr
             wanted = choices if places[0] in few else {"written": selected} if choices else {}
             written = _Writing(bench.loaded, ask, journal, tuned, here)
             for name, values in written.measured(ranking, wanted).items():
-                arrays[name][places] = values
-    random = [arrays.pop(name)[few] for name in choices if name != "written"]
+                arrays[name][:, places] = values
+    random = [arrays.pop(name)[:, few] for name in choices if name != "written"]
     arrays["random"] = stacked(random, len(few))
     leave(folder, contexts, few, arrays, about)
 
@@ -95,7 +96,7 @@ class _Writing:
     chunk: Sequence[Context]
 
     def measured(self, ranking: Ranking, choices: Mapping[str, Units]) -> dict[str, Array]:
-        """P(emoji), (n_chunk,): untuned, tuned, and with each choice of units written."""
+        """P(emoji), (2, n_chunk): untuned, tuned, and with each choice of units written."""
         mark = f"{self.chunk[0].prompt_id}/{self.chunk[0].sentence} "
         states: dict[int, Tensor] = {}
 
@@ -113,15 +114,15 @@ class _Writing:
                 return self._asked()
 
         found = {
-            "tuned": self.journal.once(f"{mark}tuned", tuned),
-            "untuned": self.journal.once(f"{mark}untuned", untuned),
+            "tuned": self.journal.asked(f"{mark}tuned", tuned),
+            "untuned": self.journal.asked(f"{mark}untuned", untuned),
         }
         for name, units in choices.items():
 
             def measure(units: Units = units) -> Array:
                 return untuned(units)
 
-            found[name] = self.journal.once(mark + name, measure)
+            found[name] = self.journal.asked(mark + name, measure)
         return found
 
     def _asked(self) -> Array:
