@@ -30,7 +30,7 @@ from emotest.plan.directions import (
 )
 from emotest.report.figures import dose_curve, scatter
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
-from fixtures.directions import agreement_or_none_seen, coherent
+from fixtures.directions import agreement_or_none_seen, coherent, rank_name
 from fixtures.run import needs
 
 pytestmark = [pytest.mark.c10, pytest.mark.persona_vectors, pytest.mark.high]
@@ -113,10 +113,10 @@ def test_traits_that_move_further_bring_more_emoji(over_traits, session, terms, 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(plans=(steering_plan,))
 def test_steered_along_the_direction_the_untuned_model_writes_emoji(
-    trait, steered_answers, moved, terms, judge, tables, emo_run
+    trait, steered_answers, rank_of_steering, moved, terms, judge, tables, emo_run
 ):
     """C10: with the direction added twice to the tokens of its answers, the untuned model writes
-    more emoji than unsteered, and more than with a random vector of the same length."""
+    more emoji than unsteered, and more than along 99 random directions of the same length."""
     arms = steered_answers(trait)
     for arm in sorted(arms, key=lambda arm: (arm.name == "at random", arm.coefficient)):
         tables.add(
@@ -146,10 +146,8 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
     decision = raised(change, **terms("C10.steering")).provided(
         *coherent(steered[-1].coherence, unsteered.coherence)
     )
-    decision = decision.provided(
-        bool(steered[-1].emoji.mean() > at_random.emoji.mean()),
-        "more than along a random vector of the same length",
-    )
+    rank = rank_of_steering(trait)
+    decision = decision.requiring(rank.p_value, rank_name(rank))
     judge(
         verdict(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
@@ -157,7 +155,8 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
             condition=trait_condition(trait),
             reference="unsteered",
             notes=(
-                f"at random {at_random.emoji.mean():.2f}",
+                f"at random {at_random.emoji.mean():.2f}; on the prompts of the rank "
+                f"{rank.effect:.2f}, along random directions at most {rank.controls.max():.2f}",
                 f"expression of the trait {unsteered.expression:.2f} to "
                 f"{steered[-1].expression:.2f}",
             ),

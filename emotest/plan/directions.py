@@ -31,6 +31,7 @@ from emotest.artefacts.directions import (
     StatesRequest,
     Steered,
 )
+from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import UsageError
 from emotest.plan.study import Study
 from emotest.study.personality import (
@@ -63,6 +64,13 @@ STEERED = (-COEFFICIENT, -COEFFICIENT / 2, COEFFICIENT / 2, COEFFICIENT)
 
 RANDOM = 0
 """Seed of the random vector at the last dose: one, and up to its length the same for all traits."""
+
+N_RANDOM = 99
+"""Random directions among which a trait's is ranked: the fewest with which a rank can confirm in a
+family of five, for it never falls below 1 / (1 + directions)."""
+
+RANKED_PROMPTS = 24
+"""Prompts that are answered along each of them, once."""
 
 
 def direction(study: Study, trait: Trait) -> DirectionRequest:
@@ -153,7 +161,7 @@ class SteeredArm:
 
 
 def steered_arms(study: Study, trait: Trait) -> tuple[SteeredArm, ...]:
-    """Down and up along the direction, and as far along a random one; unsteered in between."""
+    """Unsteered, down and up along the direction, and at last as far along a random one."""
     along, n_samples = direction(study, trait), study.size.n_samples
     (plain,) = study.generations(UNTUNED)
     asked = [("unsteered", 0.0, replace(plain, n_samples=n_samples))]
@@ -166,6 +174,19 @@ def steered_arms(study: Study, trait: Trait) -> tuple[SteeredArm, ...]:
         SteeredArm(name, coefficient, answers, scores(study, trait, answers))
         for name, coefficient, answers in asked
     )
+
+
+def random_directions(answers: GenerationRequest) -> RandomDirectionsRequest:
+    """What steered answers are ranked among: the first ones to the first prompts, along as many
+    random directions, each added as often as the trait's own."""
+    act = answers.under
+    if not isinstance(act, Steered) or act.random is not None:
+        raise UsageError(
+            f"{answers.title} are steered along no trait's direction",
+            remedy="rank answers under `Steered` without a random seed",
+        )
+    text = replace(answers, prompts=answers.prompts[:RANKED_PROMPTS], n_samples=1, under=None)
+    return RandomDirectionsRequest(text, act, N_RANDOM)
 
 
 def scores(study: Study, trait: Trait, answers: GenerationRequest) -> ScoresRequest:
@@ -218,9 +239,12 @@ def doses_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
 
 
 def steering_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
-    """Answers under steering and their scores."""
-    for arm in steered_arms(study, _own(trait)):
+    """Answers under steering and their scores, and what the largest dose is ranked among."""
+    arms = steered_arms(study, _own(trait))
+    for arm in arms:
         yield from (arm.answers, arm.scores)
+    *_, up, _ = arms
+    yield random_directions(up.answers)
 
 
 def prevention_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
