@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, Request, in_order
 from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest, Steered
+from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import UsageError
 from emotest.plan import SIZES, Study
 from emotest.plan.directions import (
@@ -19,6 +22,7 @@ from emotest.plan.directions import (
     doses_plan,
     drift_plan,
     prevention_plan,
+    random_directions,
     scorer_rows,
     steered_arms,
     steering_plan,
@@ -29,7 +33,7 @@ from emotest.stats.decisions import Decision, raised
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import TRAITS, Pole, Trait, trait_condition
-from fixtures.directions import agreement_or_none_seen
+from fixtures.directions import Moved, agreement_or_none_seen, ranked
 
 TRAIT = Trait.EXTRAVERSION
 OWN_PLANS = (direction_plan, doses_plan, steering_plan, prevention_plan, drift_plan)
@@ -111,6 +115,51 @@ def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:
     acts = [arm.answers.under for arm in steered_arms(study, TRAIT)]
     seeds = [act.random for act in acts if isinstance(act, Steered)]
     assert seeds == [None, None, None, None, 0]
+
+
+def test_steering_and_taking_back_are_ranked_among_99(study: Study) -> None:
+    """Along the deciding direction of the untuned model and, taken back, of the first adapter: one
+    answer to each of 24 prompts, and nothing but direction and adapter is made beforehand. What
+    was steered at random, or not at all, has no rank."""
+    *_, up, at_random = steered_arms(study, TRAIT)
+    first = steered_back(study, TRAIT)[0]
+    for answers, plan in ((up.answers, steering_plan), (first, taking_back)):
+        (found,) = (r for r in plan(study, TRAIT) if isinstance(r, RandomDirectionsRequest))
+        assert (found.n_directions, found.text.n_samples, len(found.text.prompts)) == (99, 1, 24)
+        assert (found.steered, found.text.under) == (answers.under, None)
+        assert found.text.adapter == answers.adapter
+        assert found.text not in tuple(in_order([found]))
+    with pytest.raises(UsageError, match="no trait's direction"):
+        random_directions(at_random.answers)
+
+
+class _Read:
+    """A session whose store holds these answers: an emoji where 1 stands."""
+
+    def __init__(self, own: list[int], at_random: list[list[int]]) -> None:
+        self.own, self.at_random = own, at_random
+
+    def measured(self, request: GenerationRequest, of: Any) -> np.ndarray:
+        return np.array(self.own, dtype=float)[:, None]
+
+    def entry(self, request: RandomDirectionsRequest) -> Any:
+        rows = [
+            {"prompt_id": prompt.id, "direction": i, "text": "So it is. 🎉" if one else "So it is."}
+            for prompt, of in zip(request.text.prompts, self.at_random, strict=True)
+            for i, one in enumerate(of)
+        ]
+        return SimpleNamespace(read_jsonl=lambda name: rows)
+
+
+def test_a_rank_counts_random_directions_that_do_as_much(study: Study) -> None:
+    """12 of 24 answers of the direction hold an emoji. Of 99 random ones two have 12 and one more,
+    96 fewer: p = (1 + 3) / 100. Taken back, where few are sought: p = (1 + 98) / 100."""
+    *_, up, _ = steered_arms(study, TRAIT)
+    n_emoji = [12, 12, 13, *[3] * 96]
+    table = [[int(prompt < n) for n in n_emoji] for prompt in range(24)]
+    read = Moved(_Read([1] * 12 + [0] * 12, table))  # type: ignore[arg-type]
+    assert ranked(read, up.answers).p_value == pytest.approx(0.04)
+    assert ranked(read, up.answers, -1.0).p_value == pytest.approx(0.99)
 
 
 def test_what_is_taken_back_is_the_untuned_models_own(study: Study) -> None:

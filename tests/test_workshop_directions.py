@@ -24,6 +24,7 @@ from emotest.artefacts.directions import (
     StatesRequest,
     Steered,
 )
+from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import Answered, mean_difference, response_means
 from emotest.models.adapters import active
@@ -240,6 +241,21 @@ def test_steering_acts_and_comes_off(bench: Bench, direction: DirectionRequest) 
     assert texts(bench, asked(bench, what="again", sampling_seed=0, batch_size=32)) == before
 
 
+def test_answers_along_random_directions_are_those_of_one_after_the_other(
+    bench: Bench, adapter: AdapterRequest, direction: DirectionRequest
+) -> None:
+    """Direction i of many is the random one with seed i, with an adapter and without, and the
+    answers are the same bit for bit."""
+    for plain in (asked(bench), asked(bench, condition=EXTRAVERT, adapter=adapter)):
+        (entry,) = made(bench, RandomDirectionsRequest(plain, Steered(direction, 8.0), 3))
+        rows = entry.read_jsonl("answers.jsonl")
+        for seed in range(3):
+            alone = replace(plain, under=Steered(direction, 8.0, seed))
+            together = [row["text"] for row in rows if row["direction"] == seed]
+            assert together == texts(bench, alone)
+        assert [row["prompt_id"] for row in rows[::3]] == [prompt.id for prompt in FEW]
+
+
 def test_watching_leaves_the_training_as_it_is(
     bench: Bench, adapter: AdapterRequest, monitored: MonitoredRequest
 ) -> None:
@@ -386,6 +402,11 @@ def test_what_cannot_be_is_refused(
     for change in wrong:
         with pytest.raises(UsageError, match="tried on"):
             replace(direction, **change)
+    plain, act = direction.positive, Steered(direction, 1.0)
+    for text, n_directions in ((replace(plain, n_samples=2), 3), (plain, 0),
+                               (replace(plain, under=act), 3)):  # fmt: skip
+        with pytest.raises(UsageError, match="one plain answer"):
+            RandomDirectionsRequest(text, act, n_directions)
 
 
 def test_whatever_acts_has_a_key_of_its_own(
