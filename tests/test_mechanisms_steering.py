@@ -262,6 +262,17 @@ def test_every_row_is_steered_along_its_own_vector(loaded: LoadedModel) -> None:
     assert hooks_on(loaded.model) == 0
 
 
+def test_an_idle_row_is_left_alone(llama: Any) -> None:
+    """The middle one of three; and a pass that begins a text is read as it is."""
+    states = torch.zeros(3, 1, HIDDEN)
+    with steering_rows(llama, 0, np.stack([VECTOR, 3 * VECTOR]), 2.0) as rows:
+        rows.choose([1, None, 0])
+        steered = rows.change(states, 5).numpy()[:, 0]
+        assert rows.change(states, 0) is states
+    np.testing.assert_allclose(steered, [6 * VECTOR, 0 * VECTOR, 2 * VECTOR], rtol=1e-6)
+    assert not states.any()
+
+
 def test_rows_without_a_choice_are_refused(llama: Any) -> None:
     """Vectors that were chosen for other rows than the pass has, and no vector at all."""
     with steering_rows(llama, 0, VECTOR[None], 1.0) as rows, torch.inference_mode():
