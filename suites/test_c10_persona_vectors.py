@@ -12,8 +12,6 @@ import pytest
 
 from emotest import (
     TRAITS,
-    crossed_difference,
-    lowered,
     prompt_difference,
     raised,
     trait_condition,
@@ -30,7 +28,7 @@ from emotest.plan.directions import (
 )
 from emotest.report.figures import dose_curve, scatter
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
-from fixtures.directions import agreement_or_none_seen, coherent, rank_name
+from fixtures.directions import agreement_or_none_seen, coherent, prevention, rank_name
 from fixtures.run import needs
 
 pytestmark = [pytest.mark.c10, pytest.mark.persona_vectors, pytest.mark.high]
@@ -173,18 +171,21 @@ def _curve(arms, of):
 @needs(plans=(prevention_plan,))
 def test_steering_during_the_tuning_prevents_emoji(trait, prevented, watched, moved, terms, judge):
     """C10: adapters that were steered towards the trait while they were tuned, and answer
-    unsteered, write fewer emoji than adapters tuned alike without it."""
-    steered, plain = prevented(trait)
+    unsteered, write fewer emoji than adapters tuned alike without it, and than adapters that were
+    steered along a random vector of the same length."""
+    steered, plain, random = prevented(trait)
     shift = np.mean([monitor["seen"][-1]["shift"] for monitor in watched(trait, True)])
-    decision = lowered(crossed_difference(steered.emoji, plain.emoji), **terms("C10.prevention"))
+    decision = prevention(steered.emoji, plain.emoji, random, **terms("C10.prevention"))
     decision = decision.provided(*coherent(steered.coherence, plain.coherence))
     judge(
         verdict(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
             "C10.prevention",
             condition=trait_condition(trait),
-            reference="tuned without steering",
+            reference="tuned without steering, and steered at random",
             notes=(
+                f"answers with an emoji {steered.emoji.mean():.2f}, steered at random "
+                f"{random.mean():.2f}, without steering {plain.emoji.mean():.2f}",
                 f"expression of the trait {steered.expression:.2f}, without steering "
                 f"{plain.expression:.2f}",
                 f"shift along the direction in spite of it {shift:+.2f}",

@@ -33,7 +33,7 @@ from emotest.stats.decisions import Decision, raised
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import TRAITS, Pole, Trait, trait_condition
-from fixtures.directions import Moved, agreement_or_none_seen, ranked
+from fixtures.directions import Moved, agreement_or_none_seen, prevention, ranked
 
 TRAIT = Trait.EXTRAVERSION
 OWN_PLANS = (direction_plan, doses_plan, steering_plan, prevention_plan, drift_plan)
@@ -131,6 +131,28 @@ def test_steering_and_taking_back_are_ranked_among_99(study: Study) -> None:
         assert found.text not in tuple(in_order([found]))
     with pytest.raises(UsageError, match="no trait's direction"):
         random_directions(at_random.answers)
+
+
+def test_prevention_has_to_beat_steering_at_random() -> None:
+    """Emoji in 20 % of the answers, where plain tuning brings 80 %: confirmed where steering at
+    random leaves 80 % too, and not where it leaves 20 % itself, which decides then."""
+    rng = np.random.default_rng(0)
+    steered, plain, random = (rng.binomial(1, p, (5, 40, 3)) for p in (0.2, 0.8, 0.8))
+    assert prevention(steered, plain, random, by=0.1).word == "confirmed"
+    as_much = prevention(steered, plain, rng.binomial(1, 0.2, (5, 40, 3)), by=0.1)
+    assert as_much.word != "confirmed"
+    assert as_much.estimate.value == pytest.approx(0.0, abs=0.1)
+
+
+def test_prevention_is_planned_with_its_control(study: Study) -> None:
+    """Every adapter is tuned once more under either kind of steering, and answers unsteered."""
+    planned = list(in_order(prevention_plan(study, TRAIT)))
+    trainings = [r for r in planned if isinstance(r, MonitoredRequest)]
+    assert sorted((r.prevent, r.random is None) for r in trainings) == sorted(
+        [(5.0, True), (5.0, False)] * 3
+    )
+    under = [r.under for r in planned if isinstance(r, GenerationRequest) and r.under]
+    assert {act.monitored for act in under if isinstance(act, Checkpoint)} == set(trainings)
 
 
 class _Read:

@@ -348,6 +348,19 @@ def test_preventative_steering_changes_what_is_learned_and_is_off_while_it_is_wa
     assert prevented["seen"][-1]["shift"] == pytest.approx(shift, abs=1e-4)
 
 
+def test_a_training_is_steered_at_random_as_well(bench: Bench, monitored: MonitoredRequest) -> None:
+    """Along a random vector it learns something else than along the direction, equal seeds the
+    same; and titles say which is which."""
+    along = replace(monitored, prevent=2.0)
+    random = replace(along, random=0)
+    losses = [entry.read_json("monitor.json")["losses"] for entry in made(bench, along, random)]
+    assert losses[0][0] != losses[1][0]
+    assert "steering at random" in random.title
+    assert Checkpoint(random, 1.0).title == "after all of steering at random"
+    assert Checkpoint(along, 1.0).title == "after all of preventative steering"
+    assert Checkpoint(monitored, 1.0).title == "after all of training"
+
+
 def test_scores_are_the_scorers_and_the_models(bench: Bench) -> None:
     """Expression is the scorer's probability; coherence the negative loss that transformers gives
     for the answer's tokens; an answer of emoji alone has none."""
@@ -418,7 +431,7 @@ def test_whatever_acts_has_a_key_of_its_own(
         *(Steered(direction, coefficient) for coefficient in (-2.0, 2.0)),
         *(Steered(direction, 2.0, random) for random in (0, 1)),
         *(Checkpoint(monitored, dose) for dose in DOSES),
-        Checkpoint(replace(monitored, prevent=5.0), 1.0),
+        *(Checkpoint(replace(monitored, prevent=5.0, random=random), 1.0) for random in (None, 0)),
     ]
     assert len({asked(bench, under=act).key for act in acts}) == len(acts)
     assert replace(monitored, prevent=0).key == monitored.key

@@ -182,7 +182,7 @@ class MonitoredRequest(Training):
     Left are the adapter after each of `KEPT_DOSES`, and on the way, some eight times, how far the
     ends of `prompts` have moved along the direction and how probable an emoji is behind the
     sentences of `text`. `prevent` is preventative steering: so often the direction is added, at
-    all tokens, while gradients are computed.
+    all tokens, while gradients are computed; with a seed in `random`, a random vector as long.
     """
 
     kind: ClassVar[str] = "monitored"
@@ -193,6 +193,7 @@ class MonitoredRequest(Training):
     prompts: tuple[Prompt, ...]
     text: FixedText
     prevent: float = 0.0
+    random: int | None = None
 
     @property
     def needs(self) -> tuple[Request, ...]:
@@ -210,14 +211,21 @@ class MonitoredRequest(Training):
             "text": dict(self.text.identity),
             "doses": list(KEPT_DOSES),
             "prevent": float(self.prevent),
+            "random": self.random,
         }
 
     @property
     def title(self) -> str:
         """What a person calls it."""
         recipe = self.adapter.recipe
-        how = "preventative steering" if self.prevent else "monitored training"
-        return f"{how} of {recipe.condition.title}, seed {recipe.training_seed}"
+        return f"{self.how} of {recipe.condition.title}, seed {recipe.training_seed}"
+
+    @property
+    def how(self) -> str:
+        """What is done to the training, in words."""
+        if not self.prevent:
+            return "monitored training"
+        return "preventative steering" if self.random is None else "steering at random"
 
     @property
     def tokens(self) -> float:
@@ -262,9 +270,8 @@ class Checkpoint(Intervention):
     @property
     def title(self) -> str:
         """What a person calls it."""
-        how = "preventative steering" if self.monitored.prevent else "training"
         share = "all" if self.dose == 1 else str(Fraction(self.dose))
-        return f"after {share} of {how}"
+        return f"after {share} of {self.monitored.how.removeprefix('monitored ')}"
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,13 @@ def scorer_rows(study: Study) -> ScorerRows:
     return ScorerRows(f"{opinions.digest} {neutral}", (*rows, *study.neutral))
 
 
-def monitored(study: Study, trait: Trait, *, prevent: float = 0.0) -> tuple[MonitoredRequest, ...]:
-    """The trainings of the trait's adapters once more, watched, with or without prevention."""
+def monitored(
+    study: Study, trait: Trait, *, prevent: float = 0.0, random: int | None = None
+) -> tuple[MonitoredRequest, ...]:
+    """The trainings of the trait's adapters once more, watched, with or without steering."""
     along, text = direction(study, trait), _watched_text(study, trait)
     return tuple(
-        MonitoredRequest(adapter, along, study.prompts[:WATCHED_PROMPTS], text, prevent)
+        MonitoredRequest(adapter, along, study.prompts[:WATCHED_PROMPTS], text, prevent, random)
         for adapter in study.adapters(trait_condition(trait))
     )
 
@@ -194,13 +196,16 @@ def scores(study: Study, trait: Trait, answers: GenerationRequest) -> ScoresRequ
     return ScoresRequest(answers, trait, scorer_rows(study))
 
 
-def prevented_answers(study: Study, trait: Trait) -> tuple[GenerationRequest, ...]:
-    """Answers of the adapters that were steered along the direction while they were tuned."""
+def prevented_answers(
+    study: Study, trait: Trait, random: int | None = None
+) -> tuple[GenerationRequest, ...]:
+    """Answers of the adapters that were steered along the direction while they were tuned; with a
+    seed in `random`, along a random vector of its length."""
     return tuple(
         answers_under(
             study, trait_condition(trait), Checkpoint(training, DOSES[-1]), study.size.n_samples
         )
-        for training in monitored(study, trait, prevent=PREVENTION)
+        for training in monitored(study, trait, prevent=PREVENTION, random=random)
     )
 
 
@@ -248,8 +253,10 @@ def steering_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
 
 
 def prevention_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
-    """Answers after preventative steering and after plain tuning, with their scores."""
+    """Answers after preventative steering and after plain tuning, with their scores, and answers
+    after steering at random."""
     own = _own(trait)
+    yield from prevented_answers(study, own, RANDOM)
     for answers in (*prevented_answers(study, own), *study.generations(trait_condition(own))):
         yield from (answers, scores(study, own, answers))
 

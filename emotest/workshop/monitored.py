@@ -36,7 +36,7 @@ from emotest.models.training import StepReport, n_steps, train
 from emotest.store import write_arrays, write_json
 from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
-from emotest.workshop.directions import direction_at_work
+from emotest.workshop.directions import direction_at_work, vectors_of
 from emotest.workshop.progress import OnProgress, Progress
 
 LOOKS = 8
@@ -116,7 +116,11 @@ def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: 
         on_step=_looking(request.title, watch, seen, _looks(steps) | set(at.values()), tell),
         checkpoint_at=at.values(),
         while_learning=partial(
-            steering, loaded.model, direction.on(loaded, layer), request.prevent, "all"
+            steering,
+            loaded.model,
+            vectors_of(loaded, direction, layer, request.random),
+            request.prevent,
+            "all",
         )
         if request.prevent
         else nullcontext,

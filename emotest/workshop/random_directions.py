@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from emotest.artefacts.random_directions import ANSWERS_FILE, RandomDirectionsRequest
-from emotest.mechanisms.steering import random_like, steering_rows
+from emotest.mechanisms.steering import steering_rows
 from emotest.models.generation import generate
 from emotest.store import write_jsonl
 from emotest.workshop.bench import Bench
-from emotest.workshop.directions import direction_at_work
+from emotest.workshop.directions import direction_at_work, vectors_of
 from emotest.workshop.progress import OnProgress, Progress
 
 
@@ -26,8 +26,7 @@ def make_random_directions(
     """Answer every prompt along every direction; leave a row an answer, prompt by prompt."""
     text, n_directions = request.text, request.n_directions
     direction, layer = direction_at_work(bench, request.steered.direction)
-    own = direction.on(bench.loaded, layer)
-    vectors = [random_like(own, np.random.default_rng(i))[layer] for i in range(n_directions)]
+    vectors = [vectors_of(bench.loaded, direction, layer, i)[layer] for i in range(n_directions)]
     prompts = [prompt for prompt in text.prompts for _ in range(n_directions)]
     with (
         bench.weights(text.adapter, text.prompts),
