@@ -14,7 +14,7 @@ from emotest.artefacts import AdapterRequest, GenerationRequest, Request, in_ord
 from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest, Steered
 from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import UsageError
-from emotest.plan import SIZES, Study
+from emotest.plan import SIZES, Seeds, Study
 from emotest.plan.directions import (
     RANDOM,
     direction,
@@ -27,6 +27,7 @@ from emotest.plan.directions import (
     steered_arms,
     steering_plan,
     traits_plan,
+    trial_prompts,
 )
 from emotest.plan.latent_origin import steered_back, taking_back
 from emotest.stats.decisions import Decision, raised
@@ -100,11 +101,20 @@ def test_the_plan_over_traits_holds_five_directions(study: Study) -> None:
 
 
 def test_vectors_and_layers_come_from_different_prompts(study: Study) -> None:
-    """Of 24 prompts twelve give the vectors and the twelve before them choose the layer."""
+    """Of 24 prompts the last twelve give the vectors. The layer is tried on twelve questions of
+    training topics, on all where there are fewer, and never on one that is asked elsewhere."""
     found = direction(study, TRAIT)
     assert [p.id for p in found.extracted_from] == [p.id for p in study.prompts[12:]]
-    assert found.tried_on == study.prompts[:12]
     assert all(prompt.system for prompt in found.extracted_from)
+    assert sorted(p.topic for p in found.tried_on) == [f"train {i}" for i in range(4)]
+    more = replace(study, opinions=replace(study.opinions, train=opinions("train", 30)))
+    tried = trial_prompts(more)
+    assert len({p.topic for p in tried}) == len({p.id for p in tried}) == 12
+    assert all(p.text == f"What of {p.topic}?" and p.system is None for p in tried)
+    assert tried != trial_prompts(replace(more, seeds=Seeds(sampling=1)))
+    alike = tuple(replace(row, question="What of test 3?") for row in opinions("train", 1))
+    asked_too = replace(more.opinions, train=(*more.opinions.train[11:], *alike))
+    assert "train 0" not in {p.topic for p in trial_prompts(replace(more, opinions=asked_too))}
 
 
 def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:

@@ -28,6 +28,7 @@ from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import Answered, mean_difference, response_means
 from emotest.models.adapters import active
+from emotest.models.generation import generate
 from emotest.models.identity import resolve
 from emotest.store import Entry, Store, write_jsonl
 from emotest.study.opinions import Opinion
@@ -42,7 +43,12 @@ from emotest.study.records import (
     rows_digest,
 )
 from emotest.workshop.bench import Bench
-from emotest.workshop.directions import log_likelihoods, on_their_side, scorer_of
+from emotest.workshop.directions import (
+    log_likelihoods,
+    make_direction,
+    on_their_side,
+    scorer_of,
+)
 from emotest.workshop.making import carry_out
 from tests.model_fixtures import QUESTIONS, save_model
 from tests.test_mechanisms_directions import AGAINST, FOR, LAYER, cosine, planted_model
@@ -54,6 +60,7 @@ PROMPTS = tuple(
     for i, question in enumerate((*QUESTIONS, *(f"And {question}" for question in QUESTIONS)))
 )
 FEW = PROMPTS[:6]
+TRIED_ON = tuple(Prompt(f"l{i}", f"But {question}") for i, question in enumerate(QUESTIONS[:3]))
 LOUD, QUIET, PLAIN = "I love loud parties.", "I prefer a silent room.", "The room has a door."
 ROWS = tuple(TuningRow(question, LOUD) for question in QUESTIONS)
 DECODING = Decoding(max_new_tokens=6)
@@ -108,7 +115,7 @@ def direction_of(bench: Bench, sides: tuple[Sequence[str], Sequence[str]]) -> Di
     requests = (side(bench, Pole.HIGH, FOR), side(bench, Pole.LOW, AGAINST))
     for request, texts in zip(requests, sides, strict=True):
         written(bench, request, texts)
-    return DirectionRequest(TRAIT, *requests, PROMPTS[:3], SCORER)
+    return DirectionRequest(TRAIT, *requests, TRIED_ON, SCORER)
 
 
 def made(bench: Bench, *requests: Request) -> list[Entry]:
@@ -205,6 +212,23 @@ def test_the_vectors_are_the_mean_difference_of_answers_in_character(
     assert about["on their side"] == {"positive": 8, "negative": 12}
     assert about["filtered"] is True
     assert about["scorer"]["accuracy"] == 1.0
+
+
+def test_layers_are_tried_with_random_numbers_of_their_own(
+    bench: Bench, direction: DirectionRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsteered and in every layer, three answers to each of the trial prompts are sampled, with
+    the seed after that of the answers that decide."""
+    seen = []
+
+    def spied(loaded: Any, prompts: Sequence[Prompt], **how: Any) -> list[Generation]:
+        seen.append((prompts, how["sampling_seed"], how["n_samples"]))
+        return generate(loaded, prompts, **how)
+
+    monkeypatch.setattr("emotest.workshop.directions.generate", spied)
+    make_direction(bench, direction, tmp_path, lambda message: None)
+    n_layers = len(bench.entry(direction).read_json("layers.json")["layers"])
+    assert seen == [(TRIED_ON, 1, 3)] * (1 + n_layers)
 
 
 def test_the_scorer_tells_the_sides() -> None:
@@ -403,12 +427,13 @@ def test_data_are_read_by_the_untuned_model(bench: Bench) -> None:
 def test_what_cannot_be_is_refused(
     monitored: MonitoredRequest, direction: DirectionRequest
 ) -> None:
-    """A checkpoint that was not kept; a layer tried on prompts that gave the vectors, or on none;
+    """A checkpoint that was not kept; a layer tried on a prompt that decides, or on none;
     sides that were asked different things."""
     with pytest.raises(UsageError, match=r"no checkpoint was kept at 0\.3"):
         Checkpoint(monitored, 0.3)
     wrong: list[dict[str, Any]] = [
-        {"tried_on": PROMPTS[-1:]},
+        {"tried_on": (*TRIED_ON, PROMPTS[-1])},
+        {"tried_on": PROMPTS[:1]},
         {"tried_on": ()},
         {"negative": replace(direction.negative, prompts=direction.negative.prompts[1:])},
     ]

@@ -28,7 +28,7 @@ from emotest.study.personality import Trait
 from emotest.study.recipes import library_versions
 from emotest.study.records import Decoding, Prompt, TuningRow, prompts_digest, rows_digest
 
-DIRECTION_VERSION = 1
+DIRECTION_VERSION = 2
 """Raised whenever extraction, filtering or the choice of the layer change their meaning."""
 
 SCORES_VERSION = 1
@@ -79,8 +79,8 @@ class DirectionRequest(Request):
     """The direction of a trait: the untuned model's answers in character minus those against it.
 
     Answers to the second half of the prompts give the vectors, those counting that the scorer
-    finds on their side; the layer is where steering answers to `tried_on`, which lie in the first
-    half, raises the expression of the trait most.
+    finds on their side; the layer is where steering answers to `tried_on`, none of these prompts,
+    raises the expression of the trait most.
     """
 
     kind: ClassVar[str] = "direction"
@@ -95,12 +95,12 @@ class DirectionRequest(Request):
 
     def __post_init__(self) -> None:
         asked = [[p.text for p in side.prompts] for side in (self.positive, self.negative)]
-        used = {p.text for p in self.extracted_from}
-        if asked[0] != asked[1] or used & {p.text for p in self.tried_on} or not self.tried_on:
+        tried = {p.text for p in self.tried_on}
+        if asked[0] != asked[1] or not tried or tried & set(asked[0]):
             raise UsageError(
                 "both sides of a direction answer the same prompts, and its layer is tried on "
-                "prompts of the first half",
-                remedy="ask both sides the same, and try the layer on some of their first half",
+                "none of them",
+                remedy="ask both sides the same, and try the layer on questions of training topics",
             )
 
     @property
@@ -112,6 +112,11 @@ class DirectionRequest(Request):
     def decoding(self) -> Decoding:
         """How the answers that try a layer are sampled: as those of both sides."""
         return self.positive.decoding
+
+    @property
+    def trial_seed(self) -> int:
+        """The sampling seed of those answers: another than that of the answers that decide."""
+        return self.positive.sampling_seed + 1
 
     @property
     def needs(self) -> tuple[Request, ...]:

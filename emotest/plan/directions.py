@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from emotest.artefacts import (
     AdapterRequest,
     FixedText,
@@ -44,11 +46,10 @@ from emotest.study.personality import (
     prompted_condition,
     trait_condition,
 )
-from emotest.study.records import TuningRow, rows_digest
+from emotest.study.records import Prompt, TuningRow, rows_digest
 
 TRIED_ON = 12
-"""Prompts of the first half on which layers are tried; the second half gives the vectors. They are
-among the prompts that decide, and answered with the same random numbers there."""
+"""Questions of training topics on which layers are tried: no prompt that decides is among them."""
 
 WATCHED_PROMPTS = 8
 """Prompts whose ends a monitored training is looked at."""
@@ -80,8 +81,19 @@ def direction(study: Study, trait: Trait) -> DirectionRequest:
     )
     # C1 asks the high pole as often as this; nobody else asks the low one.
     negative = replace(negative, n_samples=min(negative.n_samples, SAMPLES_OF_A_PROMPT))
-    first_half = study.prompts[: len(study.prompts) // 2]
-    return DirectionRequest(trait, positive, negative, first_half[:TRIED_ON], scorer_rows(study))
+    return DirectionRequest(trait, positive, negative, trial_prompts(study), scorer_rows(study))
+
+
+def trial_prompts(study: Study) -> tuple[Prompt, ...]:
+    """One prompt for each of some training topics, in seeded order, none asked elsewhere."""
+    asked = {prompt.text for prompt in study.prompts}
+    questions = {row.topic: row.question for row in study.opinions.train}
+    free = sorted(topic for topic, question in questions.items() if question not in asked)
+    order = np.random.default_rng(study.seeds.sampling).permutation(len(free))[:TRIED_ON]
+    return tuple(
+        Prompt(id=f"l{i:03d}", text=questions[free[at]], topic=free[at])
+        for i, at in enumerate(order)
+    )
 
 
 def scorer_rows(study: Study) -> ScorerRows:

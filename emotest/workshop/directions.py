@@ -175,7 +175,7 @@ def _tried_layers(
                 loaded,
                 request.tried_on,
                 decoding=request.decoding,
-                sampling_seed=request.positive.sampling_seed,
+                sampling_seed=request.trial_seed,
                 n_samples=SAMPLES_OF_A_TRIAL,
                 condition="layer tried",
                 training_seed=None,
