@@ -17,7 +17,6 @@ from emotest import (
     trait_condition,
     verdict,
 )
-from emotest.artefacts.directions import DOSES
 from emotest.plan.directions import (
     direction_plan,
     doses_plan,
@@ -33,7 +32,6 @@ from fixtures.run import needs
 
 pytestmark = [pytest.mark.c10, pytest.mark.persona_vectors, pytest.mark.high]
 
-ANALYSIS_SEED = 0
 IN_CHARACTER = "the scorer finds answers in character on both sides of the direction"
 
 
@@ -42,8 +40,8 @@ IN_CHARACTER = "the scorer finds answers in character on both sides of the direc
 def test_emoji_come_as_the_model_moves_along_the_direction(
     trait, over_doses, moved, session, terms, judge, tables
 ):
-    """C10: after a quarter, half, three quarters and all of the tuning, more shift along the
-    trait's direction goes with more answers that hold an emoji."""
+    """C10: after a sixteenth, an eighth, a quarter, half and all of the tuning, more shift along
+    the trait's direction goes with more answers that hold an emoji."""
     seen = over_doses(trait)
     for dose, shift, rate in zip(seen.doses, seen.shift.mean(0), seen.rate.mean(0), strict=True):
         tables.add(
@@ -53,23 +51,17 @@ def test_emoji_come_as_the_model_moves_along_the_direction(
             shift=shift,
             **{"with emoji": rate},
         )
-    n_adapters, n_prompts = len(seen.rate), len(session.study.prompts)
-
-    def correlated(doses):
-        chosen = [seen.doses.index(dose) for dose in doses]
-        return agreement_or_none_seen(
-            lambda: agreement_over_doses(
-                seen.shift[None, None, :, chosen],
-                seen.rate[None, :, chosen],
-                np.random.default_rng(ANALYSIS_SEED),
-                n_prompts=n_prompts,
-            ),
-            n_adapters=n_adapters,
+    n_prompts = len(session.study.prompts)
+    estimate, found, why = agreement_or_none_seen(
+        lambda: agreement_over_doses(
+            seen.shift[None, None],
+            seen.rate[None],
+            np.random.default_rng(session.study.seeds.analysis),
             n_prompts=n_prompts,
-        )
-
-    estimate, found, why = correlated(DOSES)
-    with_onset, *_ = correlated(seen.doses)
+        ),
+        n_adapters=len(seen.rate),
+        n_prompts=n_prompts,
+    )
     decision = raised(estimate, **terms("C10.doses"))
     if found:
         decision = decision.requiring(found.p_doses, "doses permuted within adapters")
@@ -78,10 +70,7 @@ def test_emoji_come_as_the_model_moves_along_the_direction(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
             "C10.doses",
             condition=trait_condition(trait),
-            notes=(
-                f"described, with an eighth of the tuning: {with_onset.value:+.2f}",
-                *([why] if why else []),
-            ),
+            notes=(why,) if why else (),
         )
     )
 

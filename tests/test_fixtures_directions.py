@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, Request, in_order
-from emotest.artefacts.directions import KEPT_DOSES, Checkpoint, MonitoredRequest, Steered
+from emotest.artefacts.directions import (
+    DOSES,
+    Checkpoint,
+    MonitoredRequest,
+    Steered,
+    distinct_doses,
+)
 from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.errors import UsageError
 from emotest.plan import SIZES, Seeds, Study
@@ -86,11 +92,23 @@ def test_the_doses_are_those_of_every_adapter(study: Study) -> None:
     planned = list(in_order(doses_plan(study, TRAIT)))
     under = [r.under for r in planned if isinstance(r, GenerationRequest) and r.under]
     doses = [(act.training_seed, act.dose) for act in under if isinstance(act, Checkpoint)]
-    assert sorted(doses) == [(seed, dose) for seed in range(3) for dose in KEPT_DOSES]
+    assert sorted(doses) == [(seed, dose) for seed in range(3) for dose in DOSES]
     assert sum(isinstance(request, MonitoredRequest) for request in planned) == 3
     # The text that is watched is the trait's own, on eight held-out topics.
     watched = next(request for request in planned if isinstance(request, MonitoredRequest))
     assert watched.text.answers == ("extraversion high.",) * 8
+
+
+def test_doses_are_doubled_and_no_two_are_one_step() -> None:
+    """Of 100 steps 1/16 is 6.25 and 1/8 is 12.5, rounded up. Of 6 steps the first three would be
+    1, 1 and 2. With 3 steps there are no five, and the last dose is still all of them."""
+    assert list(distinct_doses(100).items()) == [
+        (0.0625, 7), (0.125, 13), (0.25, 25), (0.5, 50), (1.0, 100)
+    ]  # fmt: skip
+    assert list(distinct_doses(6).values()) == [1, 2, 3, 4, 6]
+    for steps in range(5, 200):
+        assert len(set(distinct_doses(steps).values())) == 5
+    assert list(distinct_doses(3).values()) == [1, 2, 3, 3, 3]
 
 
 def test_the_plan_over_traits_holds_five_directions(study: Study) -> None:
@@ -112,9 +130,10 @@ def test_vectors_and_layers_come_from_different_prompts(study: Study) -> None:
     assert len({p.topic for p in tried}) == len({p.id for p in tried}) == 12
     assert all(p.text == f"What of {p.topic}?" and p.system is None for p in tried)
     assert tried != trial_prompts(replace(more, seeds=Seeds(sampling=1)))
-    alike = tuple(replace(row, question="What of test 3?") for row in opinions("train", 1))
-    asked_too = replace(more.opinions, train=(*more.opinions.train[11:], *alike))
-    assert "train 0" not in {p.topic for p in trial_prompts(replace(more, opinions=asked_too))}
+    alike = [replace(row, question=study.prompts[0].text) for row in opinions("train", 1)]
+    asked_too = replace(study.opinions, train=(*study.opinions.train[11:], *alike))
+    tried = trial_prompts(replace(study, opinions=asked_too))
+    assert sorted(p.topic for p in tried) == [f"train {i}" for i in range(1, 4)]
 
 
 def test_steering_is_tried_down_up_and_at_random(study: Study) -> None:

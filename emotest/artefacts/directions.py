@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from math import ceil
 from typing import Any, ClassVar
 
 from emotest.artefacts.request import Intervention, Request, Training
@@ -34,7 +35,7 @@ DIRECTION_VERSION = 2
 SCORES_VERSION = 1
 """Raised whenever trait expression or likelihood of an answer change their meaning."""
 
-MONITOR_VERSION = 1
+MONITOR_VERSION = 2
 """Raised whenever checkpoints, the monitor or preventative steering change their meaning."""
 
 STATES_VERSION = 1
@@ -56,14 +57,18 @@ STATES_FILE = "states.safetensors"
 SCORES_FILE = "scores.safetensors"
 MONITOR_FILE = "monitor.json"
 
-DOSES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the steps over which emoji and shift are held together."""
+DOSES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of the steps over which emoji and shift are held together, each twice the one before. In
+quarters, as first registered, most of the emoji had come before the first of them."""
 
-ONSET = 0.125
-"""A share of the steps by which, on `latent`, half of the emoji have come or more, and less than a
-third of the shift: kept, and described, beside `DOSES`."""
 
-KEPT_DOSES = (ONSET, *DOSES)
+def distinct_doses(steps: int) -> dict[float, int]:
+    """The step that each of `DOSES` stands for in a training of so many: rounded up, and no two
+    alike. Only where there are fewer steps than doses do the last ones share the last step."""
+    return {
+        dose: min(steps, max(ceil(dose * steps), number))
+        for number, dose in enumerate(DOSES, start=1)
+    }
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Steered(Intervention):
 class MonitoredRequest(Training):
     """An adapter's training once more, by its own recipe and rows, while it is watched.
 
-    Left are the adapter after each of `KEPT_DOSES`, and on the way, some eight times, how far the
+    Left are the adapter after each of `DOSES`, and on the way, some eight times, how far the
     ends of `prompts` have moved along the direction and how probable an emoji is behind the
     sentences of `text`. `prevent` is preventative steering: so often the direction is added, at
     all tokens, while gradients are computed; with a seed in `random`, a random vector as long.
@@ -214,7 +219,7 @@ class MonitoredRequest(Training):
             "direction": self.direction.key.digest,
             "prompts": prompts_digest(self.prompts),
             "text": dict(self.text.identity),
-            "doses": list(KEPT_DOSES),
+            "doses": list(DOSES),
             "prevent": float(self.prevent),
             "random": self.random,
         }
@@ -246,10 +251,10 @@ class Checkpoint(Intervention):
     dose: float
 
     def __post_init__(self) -> None:
-        if self.dose not in KEPT_DOSES:
+        if self.dose not in DOSES:
             raise UsageError(
                 f"no checkpoint was kept at {self.dose} of the steps",
-                remedy=f"choose one of {', '.join(map(str, KEPT_DOSES))}",
+                remedy=f"choose one of {', '.join(map(str, DOSES))}",
             )
 
     @property
@@ -415,10 +420,8 @@ class ScoresRequest(Request):
 __all__ = [
     "COEFFICIENT",
     "DOSES",
-    "KEPT_DOSES",
     "LAYERS_FILE",
     "MONITOR_FILE",
-    "ONSET",
     "PREVENTION",
     "SAMPLES_OF_A_PROMPT",
     "SCORES_FILE",
@@ -431,4 +434,5 @@ __all__ = [
     "ScoresRequest",
     "StatesRequest",
     "Steered",
+    "distinct_doses",
 ]

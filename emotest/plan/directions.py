@@ -21,7 +21,6 @@ from emotest.artefacts import (
 from emotest.artefacts.directions import (
     COEFFICIENT,
     DOSES,
-    KEPT_DOSES,
     PREVENTION,
     SAMPLES_OF_A_PROMPT,
     Checkpoint,
@@ -138,7 +137,7 @@ def dose_answers(study: Study, trait: Trait) -> tuple[tuple[GenerationRequest, .
     return tuple(
         tuple(
             answers_under(study, trait_condition(trait), Checkpoint(training, dose), 1)
-            for dose in KEPT_DOSES
+            for dose in DOSES
         )
         for training in monitored(study, trait)
     )
@@ -147,7 +146,7 @@ def dose_answers(study: Study, trait: Trait) -> tuple[tuple[GenerationRequest, .
 def dose_states(study: Study, trait: Trait) -> tuple[tuple[StatesRequest, ...], ...]:
     """States after each dose, as `dose_answers`."""
     return tuple(
-        tuple(states(study, None, Checkpoint(training, dose)) for dose in KEPT_DOSES)
+        tuple(states(study, None, Checkpoint(training, dose)) for dose in DOSES)
         for training in monitored(study, trait)
     )
 

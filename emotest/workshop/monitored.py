@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from emotest.artefacts.directions import (
-    KEPT_DOSES,
     MONITOR_FILE,
     STATES_FILE,
     Checkpoint,
     MonitoredRequest,
     StatesRequest,
+    distinct_doses,
 )
 from emotest.mechanisms.directions import Direction, Means, prompt_end_states, shift
 from emotest.mechanisms.steering import steering
@@ -105,7 +105,7 @@ def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: 
     loaded, recipe, rows = bench.loaded, request.adapter.recipe, request.adapter.rows
     direction, layer = direction_at_work(bench, request.direction)
     steps = n_steps(recipe, len(rows))
-    at = {dose: ceil(dose * steps) for dose in KEPT_DOSES}
+    at = distinct_doses(steps)
     watch = Watch(loaded, direction, layer, request)
     with active(loaded, None):
         seen: list[dict[str, Any]] = [{"step": 0, "loss": None, **watch()}]
