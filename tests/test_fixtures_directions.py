@@ -100,15 +100,16 @@ def test_the_doses_are_those_of_every_adapter(study: Study) -> None:
 
 
 def test_doses_are_doubled_and_no_two_are_one_step() -> None:
-    """Of 100 steps 1/16 is 6.25 and 1/8 is 12.5, rounded up. Of 6 steps the first three would be
-    1, 1 and 2. With 3 steps there are no five, and the last dose is still all of them."""
+    """Of 100 steps 1/16 is 6.25 and 1/8 is 12.5, rounded up. Of 8 steps the first four would be 1,
+    1, 2 and 4, and the first step changes nothing. With 3 steps there are no five, and the last
+    dose is still all of them."""
     assert list(distinct_doses(100).items()) == [
         (0.0625, 7), (0.125, 13), (0.25, 25), (0.5, 50), (1.0, 100)
     ]  # fmt: skip
-    assert list(distinct_doses(6).values()) == [1, 2, 3, 4, 6]
-    for steps in range(5, 200):
+    assert list(distinct_doses(8).values()) == [2, 3, 4, 5, 8]
+    for steps in range(6, 200):
         assert len(set(distinct_doses(steps).values())) == 5
-    assert list(distinct_doses(3).values()) == [1, 2, 3, 3, 3]
+    assert list(distinct_doses(3).values()) == [2, 3, 3, 3, 3]
 
 
 def test_the_plan_over_traits_holds_five_directions(study: Study) -> None:

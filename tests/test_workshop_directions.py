@@ -301,9 +301,9 @@ def test_the_monitor_tells_shift_and_probability(
     """From before the first step, where nothing has moved, to the last, where the shift is the
     projection of the adapter's states minus the untuned ones, taken by hand."""
     told = bench.entry(monitored).read_json("monitor.json")
-    # Eighths of 16 steps; 1/16, 1/8, 1/4, 1/2 and 1 of them are 1, 2, 4, 8 and 16.
-    assert [row["step"] for row in told["seen"]] == [0, 1, 2, 4, 6, 8, 10, 12, 14, 16]
-    assert told["doses"] == [[0.0625, 1], [0.125, 2], [0.25, 4], [0.5, 8], [1.0, 16]]
+    # Eighths of 16 steps; of the doses the first would be step 1, in which nothing is learned.
+    assert [row["step"] for row in told["seen"]] == [0, 2, 3, 4, 6, 8, 10, 12, 14, 16]
+    assert told["doses"] == [[0.0625, 2], [0.125, 3], [0.25, 4], [0.5, 8], [1.0, 16]]
     assert told["seen"][0]["shift"] == 0.0
     assert all(0 <= row["probability"] <= 1 for row in told["seen"])
     by_hand = shift_by_hand(bench, direction, adapter, None)
@@ -336,7 +336,7 @@ def test_a_checkpoint_is_the_adapter_of_its_dose(
     bench: Bench, adapter: AdapterRequest, monitored: MonitoredRequest
 ) -> None:
     """After all of the training the model answers, and its prompts end, as with the adapter, seed
-    and all; after the first of its sixteen steps they do not."""
+    and all; after a sixteenth they do not."""
     by_adapter = asked(bench, condition=EXTRAVERT, adapter=adapter)
     early, late = (
         asked(bench, condition=EXTRAVERT, under=Checkpoint(monitored, dose))

@@ -63,11 +63,12 @@ quarters, as first registered, most of the emoji had come before the first of th
 
 
 def distinct_doses(steps: int) -> dict[float, int]:
-    """The step that each of `DOSES` stands for in a training of so many: rounded up, and no two
-    alike. Only where there are fewer steps than doses do the last ones share the last step."""
+    """The step that each of `DOSES` stands for in a training of so many: rounded up, no two alike,
+    and never the first, in which a schedule that warms up from 0 changes nothing. Only where there
+    are no more steps than doses do the last ones share the last step."""
     return {
         dose: min(steps, max(ceil(dose * steps), number))
-        for number, dose in enumerate(DOSES, start=1)
+        for number, dose in enumerate(DOSES, start=2)
     }
 
 
