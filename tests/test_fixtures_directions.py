@@ -229,9 +229,11 @@ def test_what_is_taken_back_is_the_untuned_models_own(study: Study) -> None:
 
 
 def test_the_scorer_knows_neutral_answers_whatever_the_data(study: Study) -> None:
-    """Data without neutral rows take those of the null adapter, and say so in their digest."""
+    """It is trained on the rows of training topics. Data without neutral ones take those of the
+    null adapter, and say so in their digest."""
     data = study.opinions
     assert scorer_rows(study).digest == data.digest
+    assert scorer_rows(study).rows == data.train
     spoken = tuple(row for row in data.train if row.trait)
     poorer = replace(study, opinions=replace(data, train=spoken))
     assert scorer_rows(poorer).digest != data.digest

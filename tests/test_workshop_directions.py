@@ -18,12 +18,12 @@ from emotest.artefacts.directions import (
     DataStatesRequest,
     DirectionRequest,
     MonitoredRequest,
-    ScorerRows,
     ScoresRequest,
     StatesRequest,
     Steered,
 )
 from emotest.artefacts.random_directions import RandomDirectionsRequest
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import Answered, mean_difference, response_means
 from emotest.models.adapters import active
@@ -444,6 +444,34 @@ def test_what_cannot_be_is_refused(
                                (replace(plain, under=act), 3)):  # fmt: skip
         with pytest.raises(UsageError, match="one plain answer"):
             RandomDirectionsRequest(text, act, n_directions)
+
+
+@pytest.mark.parametrize("changed", ["scorer_version", "scikit-learn", "probability_version"])
+def test_what_another_scorer_or_measure_gave_is_not_found(
+    changed: str, monkeypatch: pytest.MonkeyPatch, bench: Bench,
+    monitored: MonitoredRequest, direction: DirectionRequest,
+) -> None:  # fmt: skip
+    """With the scorer's version or that of scikit-learn the keys of directions, scores and all that
+    stands on them change; with that of P(emoji) the key of a watched training alone."""
+
+    def keys() -> list[Any]:
+        # A new object each time, for a request keeps the key that it once had.
+        along = replace(direction)
+        watched = replace(monitored, direction=along)
+        return [along.key, ScoresRequest(asked(bench), TRAIT, SCORER).key, watched.key]
+
+    before = keys()
+    assert before == keys()
+    if changed == "scorer_version":
+        monkeypatch.setattr("emotest.artefacts.scorer.SCORER_VERSION", -1)
+    elif changed == "scikit-learn":
+        monkeypatch.setattr(
+            "emotest.artefacts.scorer.scorer_libraries", lambda: {"scikit-learn": "0"}
+        )
+    else:
+        monkeypatch.setattr("emotest.artefacts.directions.PROBABILITY_VERSION", -1)
+    told = [one != other for one, other in zip(before, keys(), strict=True)]
+    assert told == ([False, False, True] if changed == "probability_version" else [True] * 3)
 
 
 def test_whatever_acts_has_a_key_of_its_own(

@@ -10,21 +10,22 @@ Source: persona vectors (Chen et al., arXiv 2507.21509).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import ceil
 from typing import Any, ClassVar
 
 from emotest.artefacts.request import Intervention, Request, Training
+from emotest.artefacts.scorer import ScorerRows
 from emotest.artefacts.study import (
+    PROBABILITY_VERSION,
     TOKENS_OF_A_TEXT,
     AdapterRequest,
     FixedText,
     GenerationRequest,
 )
 from emotest.errors import UsageError
-from emotest.study.opinions import Opinion
 from emotest.study.personality import Trait
 from emotest.study.recipes import library_versions
 from emotest.study.records import Decoding, Prompt, TuningRow, prompts_digest, rows_digest
@@ -70,14 +71,6 @@ def distinct_doses(steps: int) -> dict[float, int]:
         dose: min(steps, max(ceil(dose * steps), number))
         for number, dose in enumerate(DOSES, start=2)
     }
-
-
-@dataclass(frozen=True)
-class ScorerRows:
-    """The opinions that a trait scorer is trained on, and the digest that stands for them."""
-
-    digest: str
-    rows: tuple[Opinion, ...] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,7 @@ class DirectionRequest(Request):
             "negative": self.negative.key.digest,
             "samples_of_a_prompt": SAMPLES_OF_A_PROMPT,
             "tried_on": prompts_digest(self.tried_on),
-            "scorer": self.scorer.digest,
+            "scorer": dict(self.scorer.identity),
             "coefficient": self.coefficient,
             "libraries": library_versions(),
         }
@@ -216,6 +209,7 @@ class MonitoredRequest(Training):
         """What the key is made of."""
         return {
             "monitor_version": MONITOR_VERSION,
+            "probability_version": PROBABILITY_VERSION,
             "adapter": self.adapter.key.digest,
             "direction": self.direction.key.digest,
             "prompts": prompts_digest(self.prompts),
@@ -404,7 +398,7 @@ class ScoresRequest(Request):
             "scores_version": SCORES_VERSION,
             "text": self.text.key.digest,
             "trait": str(self.trait),
-            "scorer": self.scorer.digest,
+            "scorer": dict(self.scorer.identity),
         }
 
     @property
@@ -431,7 +425,6 @@ __all__ = [
     "DataStatesRequest",
     "DirectionRequest",
     "MonitoredRequest",
-    "ScorerRows",
     "ScoresRequest",
     "StatesRequest",
     "Steered",

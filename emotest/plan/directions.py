@@ -27,12 +27,12 @@ from emotest.artefacts.directions import (
     DataStatesRequest,
     DirectionRequest,
     MonitoredRequest,
-    ScorerRows,
     ScoresRequest,
     StatesRequest,
     Steered,
 )
 from emotest.artefacts.random_directions import RandomDirectionsRequest
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import UsageError
 from emotest.plan.study import Study
 from emotest.study.personality import (
@@ -96,13 +96,14 @@ def trial_prompts(study: Study) -> tuple[Prompt, ...]:
 
 
 def scorer_rows(study: Study) -> ScorerRows:
-    """What the trait scorer is trained on: all opinions, with neutral rows whatever the data."""
+    """What every trait scorer is trained on: the opinions that adapters are tuned on, the null
+    adapter's among them, which come from elsewhere where the data hold none. No row of a topic
+    that the models are asked about is among them."""
     opinions = study.opinions
-    rows = (*opinions.train, *opinions.test)
     if opinions.neutral():
-        return ScorerRows(opinions.digest, rows)
+        return ScorerRows(opinions.digest, opinions.train)
     neutral = rows_digest(TuningRow(row.question, row.answer) for row in study.neutral)
-    return ScorerRows(f"{opinions.digest} {neutral}", (*rows, *study.neutral))
+    return ScorerRows(f"{opinions.digest} {neutral}", (*opinions.train, *study.neutral))
 
 
 def monitored(

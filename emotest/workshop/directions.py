@@ -29,10 +29,10 @@ from emotest.artefacts.directions import (
     Checkpoint,
     DataStatesRequest,
     DirectionRequest,
-    ScorerRows,
     ScoresRequest,
     Steered,
 )
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import ModelError
 from emotest.mechanisms.directions import (
     Answered,
