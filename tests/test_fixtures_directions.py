@@ -37,10 +37,17 @@ from emotest.plan.directions import (
 )
 from emotest.plan.latent_origin import steered_back, taking_back
 from emotest.stats.decisions import Decision, raised
+from emotest.stats.estimates import crossed_mean
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import TRAITS, Pole, Trait, trait_condition
-from fixtures.directions import Moved, agreement_or_none_seen, prevention, ranked
+from fixtures.directions import (
+    Moved,
+    agreement_or_none_seen,
+    prevention,
+    rank_name,
+    ranked,
+)
 
 TRAIT = Trait.EXTRAVERSION
 OWN_PLANS = (direction_plan, doses_plan, steering_plan, prevention_plan, drift_plan)
@@ -214,6 +221,21 @@ def test_a_rank_counts_random_directions_that_do_as_much(study: Study) -> None:
     assert ranked(read, up.answers, -1.0).p_value == pytest.approx(0.99)
 
 
+def test_99_directions_can_confirm_in_a_family_of_five(study: Study) -> None:
+    """Where no random direction does as much, p = 1 / 100 = .05 / 5 confirms; where one does, it
+    is .02 and does not."""
+    *_, up, _ = steered_arms(study, TRAIT)
+    rose = crossed_mean(np.random.default_rng(0).normal(0.6, 0.1, (5, 24)), scale="share")
+    words = []
+    for most in (0, 24):
+        table = [[int(i == 0 and prompt < most) for i in range(99)] for prompt in range(24)]
+        rank = ranked(Moved(_Read([1] * 24, table)), up.answers)  # type: ignore[arg-type]
+        decision = raised(rose, by=0.1, alpha=0.05, m=5)
+        words.append(decision.requiring(rank.p_value, rank_name(rank)))
+    assert [one.word for one in words] == ["confirmed", "inconclusive"]
+    assert "rank among 99 random directions: p = 0.02, which does not confirm" in words[1].note
+
+
 def test_what_is_taken_back_is_the_untuned_models_own(study: Study) -> None:
     """Each adapter of the trait answers with the same direction taken once, and with a random one
     of its length; the direction rests on no adapter."""
@@ -261,19 +283,19 @@ def test_doses_without_agreement_are_rarely_confirmed() -> None:
     rng = np.random.default_rng(0)
     n_confirmed = 0
     for _ in range(N_REPEATS):
-        shift, rate = rng.normal(size=(5, 4)), rng.binomial(60, 0.5, (5, 4)) / 60
+        shift, rate = rng.normal(size=(5, 5)), rng.binomial(60, 0.5, (5, 5)) / 60
         n_confirmed += decided_over_doses(shift, rate, rng, 0.0).word == "confirmed"
     assert n_confirmed / N_REPEATS <= 0.096
 
 
 def test_doses_that_agree_are_confirmed() -> None:
-    """Emoji at .1, .3, .5 and .7 while the shift goes 1, 2, 3, 4, with answers drawn: more than
+    """Emoji at .1, .2, .4, .5 and .7 while the shift goes 1 to 5, with answers drawn: more than
     nine in ten runs."""
     rng = np.random.default_rng(1)
     n_confirmed = 0
     for _ in range(50):
-        shift = np.arange(1.0, 5.0) + rng.normal(0, 0.1, (5, 4))
-        rate = rng.binomial(60, [0.1, 0.3, 0.5, 0.7], (5, 4)) / 60
+        shift = np.arange(1.0, 6.0) + rng.normal(0, 0.1, (5, 5))
+        rate = rng.binomial(60, [0.1, 0.2, 0.4, 0.5, 0.7], (5, 5)) / 60
         n_confirmed += decided_over_doses(shift, rate, rng, 0.5).word == "confirmed"
     assert n_confirmed >= 45
 
@@ -296,11 +318,11 @@ def test_where_no_emoji_come_there_is_no_correlation() -> None:
     """Rates of 0 everywhere, or of 1, refute C10.doses, and the note says why; a model that does
     not move is no crash either."""
     rng = np.random.default_rng(0)
-    shift = rng.normal(size=(5, 4))
-    for rate in (np.zeros((5, 4)), np.ones((5, 4))):
+    shift = rng.normal(size=(5, 5))
+    for rate in (np.zeros((5, 5)), np.ones((5, 5))):
         assert decided_over_doses(shift, rate, rng, 0.5).word == "refuted"
     estimate, found, why = agreement_or_none_seen(
-        lambda: agreement_over_doses(np.zeros((1, 1, 5, 4)), shift[None], rng, n_prompts=60),
+        lambda: agreement_over_doses(np.zeros((1, 1, 5, 5)), shift[None], rng, n_prompts=60),
         n_adapters=5,
         n_prompts=60,
     )
