@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emotest.artefacts import GenerationRequest, Request, Training
+from emotest.artefacts.random_directions import RandomDirectionsRequest
 
 SMALL_MODEL = 100_000_000
 """Below this many parameters a model runs on one CPU thread, above it on a GPU in NF4."""
@@ -56,6 +57,6 @@ def cost(request: Request, n_parameters: int | None) -> Cost | None:
 def _operations_over_rate(request: Request, n_parameters: int, rates: _Rates) -> float:
     if isinstance(request, Training):
         return 6 * n_parameters * request.tokens / rates.training
-    if isinstance(request, GenerationRequest):
+    if isinstance(request, GenerationRequest | RandomDirectionsRequest):
         return 2 * n_parameters * request.tokens / rates.decoding
     return 2 * n_parameters * request.tokens / rates.scoring

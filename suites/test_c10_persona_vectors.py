@@ -12,14 +12,11 @@ import pytest
 
 from emotest import (
     TRAITS,
-    crossed_difference,
-    lowered,
     prompt_difference,
     raised,
     trait_condition,
     verdict,
 )
-from emotest.artefacts.directions import DOSES
 from emotest.plan.directions import (
     direction_plan,
     doses_plan,
@@ -30,12 +27,11 @@ from emotest.plan.directions import (
 )
 from emotest.report.figures import dose_curve, scatter
 from emotest.stats.projection import agreement_over_doses, agreement_over_traits
-from fixtures.directions import agreement_or_none_seen, coherent
+from fixtures.directions import agreement_or_none_seen, coherent, prevention, rank_name
 from fixtures.run import needs
 
 pytestmark = [pytest.mark.c10, pytest.mark.persona_vectors, pytest.mark.high]
 
-ANALYSIS_SEED = 0
 IN_CHARACTER = "the scorer finds answers in character on both sides of the direction"
 
 
@@ -44,8 +40,8 @@ IN_CHARACTER = "the scorer finds answers in character on both sides of the direc
 def test_emoji_come_as_the_model_moves_along_the_direction(
     trait, over_doses, moved, session, terms, judge, tables
 ):
-    """C10: after a quarter, half, three quarters and all of the tuning, more shift along the
-    trait's direction goes with more answers that hold an emoji."""
+    """C10: after a sixteenth, an eighth, a quarter, half and all of the tuning, more shift along
+    the trait's direction goes with more answers that hold an emoji."""
     seen = over_doses(trait)
     for dose, shift, rate in zip(seen.doses, seen.shift.mean(0), seen.rate.mean(0), strict=True):
         tables.add(
@@ -55,23 +51,17 @@ def test_emoji_come_as_the_model_moves_along_the_direction(
             shift=shift,
             **{"with emoji": rate},
         )
-    n_adapters, n_prompts = len(seen.rate), len(session.study.prompts)
-
-    def correlated(doses):
-        chosen = [seen.doses.index(dose) for dose in doses]
-        return agreement_or_none_seen(
-            lambda: agreement_over_doses(
-                seen.shift[None, None, :, chosen],
-                seen.rate[None, :, chosen],
-                np.random.default_rng(ANALYSIS_SEED),
-                n_prompts=n_prompts,
-            ),
-            n_adapters=n_adapters,
+    n_prompts = len(session.study.prompts)
+    estimate, found, why = agreement_or_none_seen(
+        lambda: agreement_over_doses(
+            seen.shift[None, None],
+            seen.rate[None],
+            np.random.default_rng(session.study.seeds.analysis),
             n_prompts=n_prompts,
-        )
-
-    estimate, found, why = correlated(DOSES)
-    with_onset, *_ = correlated(seen.doses)
+        ),
+        n_adapters=len(seen.rate),
+        n_prompts=n_prompts,
+    )
     decision = raised(estimate, **terms("C10.doses"))
     if found:
         decision = decision.requiring(found.p_doses, "doses permuted within adapters")
@@ -80,10 +70,7 @@ def test_emoji_come_as_the_model_moves_along_the_direction(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
             "C10.doses",
             condition=trait_condition(trait),
-            notes=(
-                f"described, with an eighth of the tuning: {with_onset.value:+.2f}",
-                *([why] if why else []),
-            ),
+            notes=(why,) if why else (),
         )
     )
 
@@ -113,10 +100,10 @@ def test_traits_that_move_further_bring_more_emoji(over_traits, session, terms, 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(plans=(steering_plan,))
 def test_steered_along_the_direction_the_untuned_model_writes_emoji(
-    trait, steered_answers, moved, terms, judge, tables, emo_run
+    trait, steered_answers, rank_of_steering, moved, terms, judge, tables, emo_run
 ):
     """C10: with the direction added twice to the tokens of its answers, the untuned model writes
-    more emoji than unsteered, and more than with a random vector of the same length."""
+    more emoji than unsteered, and more than along 99 random directions of the same length."""
     arms = steered_answers(trait)
     for arm in sorted(arms, key=lambda arm: (arm.name == "at random", arm.coefficient)):
         tables.add(
@@ -146,10 +133,8 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
     decision = raised(change, **terms("C10.steering")).provided(
         *coherent(steered[-1].coherence, unsteered.coherence)
     )
-    decision = decision.provided(
-        bool(steered[-1].emoji.mean() > at_random.emoji.mean()),
-        "more than along a random vector of the same length",
-    )
+    rank = rank_of_steering(trait)
+    decision = decision.requiring(rank.p_value, rank_name(rank))
     judge(
         verdict(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
@@ -157,7 +142,8 @@ def test_steered_along_the_direction_the_untuned_model_writes_emoji(
             condition=trait_condition(trait),
             reference="unsteered",
             notes=(
-                f"at random {at_random.emoji.mean():.2f}",
+                f"at random {at_random.emoji.mean():.2f}; on the prompts of the rank "
+                f"{rank.effect:.2f}, along random directions at most {rank.controls.max():.2f}",
                 f"expression of the trait {unsteered.expression:.2f} to "
                 f"{steered[-1].expression:.2f}",
             ),
@@ -174,18 +160,21 @@ def _curve(arms, of):
 @needs(plans=(prevention_plan,))
 def test_steering_during_the_tuning_prevents_emoji(trait, prevented, watched, moved, terms, judge):
     """C10: adapters that were steered towards the trait while they were tuned, and answer
-    unsteered, write fewer emoji than adapters tuned alike without it."""
-    steered, plain = prevented(trait)
+    unsteered, write fewer emoji than adapters tuned alike without it, and than adapters that were
+    steered along a random vector of the same length."""
+    steered, plain, random = prevented(trait)
     shift = np.mean([monitor["seen"][-1]["shift"] for monitor in watched(trait, True)])
-    decision = lowered(crossed_difference(steered.emoji, plain.emoji), **terms("C10.prevention"))
+    decision = prevention(steered.emoji, plain.emoji, random, **terms("C10.prevention"))
     decision = decision.provided(*coherent(steered.coherence, plain.coherence))
     judge(
         verdict(
             decision.provided(moved.axis(trait).in_character, IN_CHARACTER),
             "C10.prevention",
             condition=trait_condition(trait),
-            reference="tuned without steering",
+            reference="tuned without steering, and steered at random",
             notes=(
+                f"answers with an emoji {steered.emoji.mean():.2f}, steered at random "
+                f"{random.mean():.2f}, without steering {plain.emoji.mean():.2f}",
                 f"expression of the trait {steered.expression:.2f}, without steering "
                 f"{plain.expression:.2f}",
                 f"shift along the direction in spite of it {shift:+.2f}",

@@ -10,17 +10,14 @@ from fixtures.run import needs
 pytestmark = [pytest.mark.c3, pytest.mark.trait_contrast, pytest.mark.cross_trait]
 
 
-ANALYSIS_SEED = 0
-
-
 @pytest.mark.high
 @needs(*map(trait_condition, TRAITS))
-def test_traits_differ_by_more_than_seeds(answers_with_emoji, terms, judge, tables):
+def test_traits_differ_by_more_than_seeds(answers_with_emoji, session, terms, judge, tables):
     """C3: the between-trait share of the variance of emoji rates has a lower limit above half."""
     rates = np.stack([answers_with_emoji(trait_condition(trait)) for trait in TRAITS])
     for trait, rate in zip(TRAITS, rates, strict=True):
         tables.add("answers with emoji by trait", trait=trait, share=rate.mean())
-    rng = np.random.default_rng(ANALYSIS_SEED)
+    rng = np.random.default_rng(session.study.seeds.analysis)
     p_permuted = trait_permutation_p(rates, rng)
     decision = raised(variance_share(rates, rng), **terms("C3.traits-differ"))
     decision = decision.requiring(p_permuted, "trait labels permuted within seed")

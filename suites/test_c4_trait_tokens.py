@@ -28,7 +28,6 @@ from fixtures.trait_tokens import agreement
 
 pytestmark = [pytest.mark.c4, pytest.mark.trait_tokens, pytest.mark.high]
 
-ANALYSIS_SEED = 0
 SHOWN = 5
 
 
@@ -71,7 +70,9 @@ def test_asked_for_words_of_the_trait_it_names_emoji(trait, named, terms, judge,
 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(trait_condition, word_lists=(trait_condition,))
-def test_the_emoji_that_it_names_are_those_that_it_writes(trait, named, written, terms, judge):
+def test_the_emoji_that_it_names_are_those_that_it_writes(
+    trait, named, written, session, terms, judge
+):
     """C4: emoji that are named more often for the trait are written more often, too."""
     writes = written([trait])
     told = named(trait_condition(trait), trait)
@@ -79,7 +80,9 @@ def test_the_emoji_that_it_names_are_those_that_it_writes(trait, named, written,
     columns = [emoji.index(kind) for kind in writes.kinds]
     counts = np.zeros((len(writes.traits), len(emoji)))
     counts[:, columns] = writes.by_adapter()
-    cells, p_permuted = agreement(told.of(emoji), counts, np.random.default_rng(ANALYSIS_SEED))
+    cells, p_permuted = agreement(
+        told.of(emoji), counts, np.random.default_rng(session.study.seeds.analysis)
+    )
     agrees = crossed_mean(cells, scale="rank correlation", bounds=(-1.0, 1.0))
     decision = raised(agrees, **terms("C4.self-report"))
     judge(
@@ -93,10 +96,10 @@ def test_the_emoji_that_it_names_are_those_that_it_writes(trait, named, written,
 
 @pytest.mark.cross_trait
 @needs(*map(trait_condition, TRAITS))
-def test_a_trait_can_be_told_from_the_emoji_of_an_answer(written, terms, judge, tables):
+def test_a_trait_can_be_told_from_the_emoji_of_an_answer(written, session, terms, judge, tables):
     """C4: a decoder that never saw an adapter tells its trait from the emoji of one answer."""
     writes = written(TRAITS)
-    rng = np.random.default_rng(ANALYSIS_SEED)
+    rng = np.random.default_rng(session.study.seeds.analysis)
     cells = np.zeros((len(set(writes.seeds)), len(TRAITS)))
     notes, p_values = [], {"decoder": 1.0, "association": 1.0}
     try:

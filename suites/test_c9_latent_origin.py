@@ -39,7 +39,7 @@ from emotest.plan.latent_origin import (
 )
 from emotest.plan.localization import untuned_units_plan
 from emotest.report.figures import dose_curve
-from fixtures.directions import coherent
+from fixtures.directions import coherent, rank_name
 from fixtures.latent_origin import alike, dose_steps, patching_gain
 from fixtures.run import needs
 
@@ -251,12 +251,16 @@ def test_units_of_the_untuned_model_carry_the_rise(trait, untuned_units_silenced
 
 @pytest.mark.parametrize("trait", TRAITS)
 @needs(plans=(taking_back,))
-def test_a_direction_of_the_untuned_model_carries_the_emoji(trait, taken_back, moved, terms, judge):
+def test_a_direction_of_the_untuned_model_carries_the_emoji(
+    trait, taken_back, rank_of_taking_back, moved, terms, judge
+):
     """C9: with the trait's direction in the untuned model taken back once, the tuned model writes
-    fewer emoji than with as much of a random direction taken."""
+    fewer emoji than with as much of a random direction taken, of one and of 99."""
     plain, back, random = taken_back(trait)
     decision = lowered(crossed_difference(back.emoji, random), **terms("C9.untuned-direction"))
     decision = decision.provided(*coherent(back.coherence, plain.coherence))
+    rank = rank_of_taking_back(trait)
+    decision = decision.requiring(rank.p_value, rank_name(rank))
     judge(
         verdict(
             decision.provided(
@@ -269,6 +273,8 @@ def test_a_direction_of_the_untuned_model_carries_the_emoji(trait, taken_back, m
             notes=(
                 f"answers with an emoji {plain.emoji.mean():.2f}, "
                 f"taken back {back.emoji.mean():.2f}, at random {random.mean():.2f}",
+                f"first adapter, on the prompts of the rank: taken back {-rank.effect:.2f}, random "
+                f"directions at least {-rank.controls.max():.2f}",
                 f"expression of the trait {plain.expression:.2f} to {back.expression:.2f}",
             ),
         )

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import trait_direction
 from emotest.mechanisms.recording import Kept, Tokens, recording
-from emotest.mechanisms.steering import random_like, steering
+from emotest.mechanisms.steering import random_like, steering, steering_rows
 from emotest.models.generation import generate
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
@@ -237,6 +237,51 @@ def test_generated_responses_are_steered_and_prompts_are_not(loaded: LoadedModel
         with steering(loaded.model, {0: VECTOR}, 6.0, own):
             logits = run(loaded.model, ids)
         assert logits[0, n_prompt - 1 : -1].argmax(dim=-1).tolist() == list(answer)
+
+
+def test_every_row_is_steered_along_its_own_vector(loaded: LoadedModel) -> None:
+    """Nine answers in eight rows, each prompt along three vectors at once, are bit for bit those
+    of one vector after the other; a row that is taken up anew changes its vector with it."""
+    vectors = np.stack([VECTOR, -VECTOR, np.roll(VECTOR, 7)])
+    one_by_one = []
+    for vector in vectors:
+        with steering(loaded.model, {0: vector}, 6.0, "response"):
+            one_by_one.append(answers(loaded))
+    with steering_rows(loaded.model, 0, vectors, 6.0) as rows:
+
+        def choose(numbers: Any) -> None:
+            rows.choose([None if number is None else number % 3 for number in numbers])
+
+        together = generate(
+            loaded, [prompt for prompt in PROMPTS for _ in vectors], decoding=GREEDY,
+            sampling_seed=0, condition="x", batch_size=8, before_step=choose,
+        )  # fmt: skip
+    found = [answer.token_ids for answer in together]
+    assert [found[i::3] for i in range(3)] == one_by_one
+    assert len({tuple(of) for of in one_by_one}) == 3
+    assert hooks_on(loaded.model) == 0
+
+
+def test_an_idle_row_is_left_alone(llama: Any) -> None:
+    """The middle one of three; and a pass that begins a text is read as it is."""
+    states = torch.zeros(3, 1, HIDDEN)
+    with steering_rows(llama, 0, np.stack([VECTOR, 3 * VECTOR]), 2.0) as rows:
+        rows.choose([1, None, 0])
+        steered = rows.change(states, 5).numpy()[:, 0]
+        assert rows.change(states, 0) is states
+    np.testing.assert_allclose(steered, [6 * VECTOR, 0 * VECTOR, 2 * VECTOR], rtol=1e-6)
+    assert not states.any()
+
+
+def test_rows_without_a_choice_are_refused(llama: Any) -> None:
+    """Vectors that were chosen for other rows than the pass has, and no vector at all."""
+    with steering_rows(llama, 0, VECTOR[None], 1.0) as rows, torch.inference_mode():
+        cache = llama(input_ids=some_ids(2, 3), use_cache=True).past_key_values
+        rows.choose([0])
+        with pytest.raises(UsageError, match="1 rows of a pass of 2"):
+            llama(input_ids=some_ids(2, 1), past_key_values=cache, use_cache=True)
+    with pytest.raises(UsageError, match="no vector"), steering_rows(llama, 0, VECTOR[:0, None], 1):
+        pytest.fail("the block was entered")
 
 
 def test_gradients_flow_through(planted: Planted) -> None:

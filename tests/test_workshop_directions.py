@@ -14,19 +14,20 @@ import torch
 from emotest.artefacts import AdapterRequest, FixedText, GenerationRequest, Request
 from emotest.artefacts.directions import (
     DOSES,
-    KEPT_DOSES,
     Checkpoint,
     DataStatesRequest,
     DirectionRequest,
     MonitoredRequest,
-    ScorerRows,
     ScoresRequest,
     StatesRequest,
     Steered,
 )
+from emotest.artefacts.random_directions import RandomDirectionsRequest
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import Answered, mean_difference, response_means
 from emotest.models.adapters import active
+from emotest.models.generation import generate
 from emotest.models.identity import resolve
 from emotest.store import Entry, Store, write_jsonl
 from emotest.study.opinions import Opinion
@@ -41,7 +42,12 @@ from emotest.study.records import (
     rows_digest,
 )
 from emotest.workshop.bench import Bench
-from emotest.workshop.directions import log_likelihoods, on_their_side, scorer_of
+from emotest.workshop.directions import (
+    log_likelihoods,
+    make_direction,
+    on_their_side,
+    scorer_of,
+)
 from emotest.workshop.making import carry_out
 from tests.model_fixtures import QUESTIONS, save_model
 from tests.test_mechanisms_directions import AGAINST, FOR, LAYER, cosine, planted_model
@@ -53,6 +59,7 @@ PROMPTS = tuple(
     for i, question in enumerate((*QUESTIONS, *(f"And {question}" for question in QUESTIONS)))
 )
 FEW = PROMPTS[:6]
+TRIED_ON = tuple(Prompt(f"l{i}", f"But {question}") for i, question in enumerate(QUESTIONS[:3]))
 LOUD, QUIET, PLAIN = "I love loud parties.", "I prefer a silent room.", "The room has a door."
 ROWS = tuple(TuningRow(question, LOUD) for question in QUESTIONS)
 DECODING = Decoding(max_new_tokens=6)
@@ -107,7 +114,7 @@ def direction_of(bench: Bench, sides: tuple[Sequence[str], Sequence[str]]) -> Di
     requests = (side(bench, Pole.HIGH, FOR), side(bench, Pole.LOW, AGAINST))
     for request, texts in zip(requests, sides, strict=True):
         written(bench, request, texts)
-    return DirectionRequest(TRAIT, *requests, PROMPTS[:3], SCORER)
+    return DirectionRequest(TRAIT, *requests, TRIED_ON, SCORER)
 
 
 def made(bench: Bench, *requests: Request) -> list[Entry]:
@@ -206,6 +213,23 @@ def test_the_vectors_are_the_mean_difference_of_answers_in_character(
     assert about["scorer"]["accuracy"] == 1.0
 
 
+def test_layers_are_tried_with_random_numbers_of_their_own(
+    bench: Bench, direction: DirectionRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsteered and in every layer, three answers to each of the trial prompts are sampled, with
+    the seed after that of the answers that decide."""
+    seen = []
+
+    def spied(loaded: Any, prompts: Sequence[Prompt], **how: Any) -> list[Generation]:
+        seen.append((prompts, how["sampling_seed"], how["n_samples"]))
+        return generate(loaded, prompts, **how)
+
+    monkeypatch.setattr("emotest.workshop.directions.generate", spied)
+    make_direction(bench, direction, tmp_path, lambda message: None)
+    n_layers = len(bench.entry(direction).read_json("layers.json")["layers"])
+    assert seen == [(TRIED_ON, 1, 3)] * (1 + n_layers)
+
+
 def test_the_scorer_tells_the_sides() -> None:
     """Loud answers are on the high side, quiet ones on the low; without a low pole in the data,
     one half of the high one decides."""
@@ -240,6 +264,21 @@ def test_steering_acts_and_comes_off(bench: Bench, direction: DirectionRequest) 
     assert texts(bench, asked(bench, what="again", sampling_seed=0, batch_size=32)) == before
 
 
+def test_answers_along_random_directions_are_those_of_one_after_the_other(
+    bench: Bench, adapter: AdapterRequest, direction: DirectionRequest
+) -> None:
+    """Direction i of many is the random one with seed i, with an adapter and without, and the
+    answers are the same bit for bit."""
+    for plain in (asked(bench), asked(bench, condition=EXTRAVERT, adapter=adapter)):
+        (entry,) = made(bench, RandomDirectionsRequest(plain, Steered(direction, 8.0), 3))
+        rows = entry.read_jsonl("answers.jsonl")
+        for seed in range(3):
+            alone = replace(plain, under=Steered(direction, 8.0, seed))
+            together = [row["text"] for row in rows if row["direction"] == seed]
+            assert together == texts(bench, alone)
+        assert [row["prompt_id"] for row in rows[::3]] == [prompt.id for prompt in FEW]
+
+
 def test_watching_leaves_the_training_as_it_is(
     bench: Bench, adapter: AdapterRequest, monitored: MonitoredRequest
 ) -> None:
@@ -251,9 +290,9 @@ def test_watching_leaves_the_training_as_it_is(
     assert entries[0].path(name).read_bytes() == entries[1].path(f"{last}/{name}").read_bytes()
     states = {
         entries[1].path(f"{Checkpoint(monitored, dose).folder}/{name}").read_bytes()
-        for dose in KEPT_DOSES
+        for dose in DOSES
     }
-    assert len(states) == len(KEPT_DOSES)
+    assert len(states) == len(DOSES)
 
 
 def test_the_monitor_tells_shift_and_probability(
@@ -262,9 +301,9 @@ def test_the_monitor_tells_shift_and_probability(
     """From before the first step, where nothing has moved, to the last, where the shift is the
     projection of the adapter's states minus the untuned ones, taken by hand."""
     told = bench.entry(monitored).read_json("monitor.json")
-    # Eighths of 16 steps; 1/8, 1/4, 1/2, 3/4 and 1 of them are 2, 4, 8, 12 and 16.
-    assert [row["step"] for row in told["seen"]] == [0, 2, 4, 6, 8, 10, 12, 14, 16]
-    assert told["doses"] == [[0.125, 2], [0.25, 4], [0.5, 8], [0.75, 12], [1.0, 16]]
+    # Eighths of 16 steps; of the doses the first would be step 1, in which nothing is learned.
+    assert [row["step"] for row in told["seen"]] == [0, 2, 3, 4, 6, 8, 10, 12, 14, 16]
+    assert told["doses"] == [[0.0625, 2], [0.125, 3], [0.25, 4], [0.5, 8], [1.0, 16]]
     assert told["seen"][0]["shift"] == 0.0
     assert all(0 <= row["probability"] <= 1 for row in told["seen"])
     by_hand = shift_by_hand(bench, direction, adapter, None)
@@ -297,11 +336,11 @@ def test_a_checkpoint_is_the_adapter_of_its_dose(
     bench: Bench, adapter: AdapterRequest, monitored: MonitoredRequest
 ) -> None:
     """After all of the training the model answers, and its prompts end, as with the adapter, seed
-    and all; after an eighth they do not."""
+    and all; after a sixteenth they do not."""
     by_adapter = asked(bench, condition=EXTRAVERT, adapter=adapter)
     early, late = (
         asked(bench, condition=EXTRAVERT, under=Checkpoint(monitored, dose))
-        for dose in (0.125, 1.0)
+        for dose in (0.0625, 1.0)
     )
     assert texts(bench, late) == texts(bench, by_adapter)
     assert [answer.training_seed for answer in bench.answers(late)] == [0] * len(FEW)
@@ -330,6 +369,19 @@ def test_preventative_steering_changes_what_is_learned_and_is_off_while_it_is_wa
     assert entry.path(last).read_bytes() != bench.entry(monitored).path(last).read_bytes()
     shift = shift_by_hand(bench, monitored.direction, None, Checkpoint(steered, 1.0))
     assert prevented["seen"][-1]["shift"] == pytest.approx(shift, abs=1e-4)
+
+
+def test_a_training_is_steered_at_random_as_well(bench: Bench, monitored: MonitoredRequest) -> None:
+    """Along a random vector it learns something else than along the direction, equal seeds the
+    same; and titles say which is which."""
+    along = replace(monitored, prevent=2.0)
+    random = replace(along, random=0)
+    losses = [entry.read_json("monitor.json")["losses"] for entry in made(bench, along, random)]
+    assert losses[0][0] != losses[1][0]
+    assert "steering at random" in random.title
+    assert Checkpoint(random, 1.0).title == "after all of steering at random"
+    assert Checkpoint(along, 1.0).title == "after all of preventative steering"
+    assert Checkpoint(monitored, 1.0).title == "after all of training"
 
 
 def test_scores_are_the_scorers_and_the_models(bench: Bench) -> None:
@@ -374,18 +426,52 @@ def test_data_are_read_by_the_untuned_model(bench: Bench) -> None:
 def test_what_cannot_be_is_refused(
     monitored: MonitoredRequest, direction: DirectionRequest
 ) -> None:
-    """A checkpoint that was not kept; a layer tried on prompts that gave the vectors, or on none;
+    """A checkpoint that was not kept; a layer tried on a prompt that decides, or on none;
     sides that were asked different things."""
     with pytest.raises(UsageError, match=r"no checkpoint was kept at 0\.3"):
         Checkpoint(monitored, 0.3)
     wrong: list[dict[str, Any]] = [
-        {"tried_on": PROMPTS[-1:]},
+        {"tried_on": (*TRIED_ON, PROMPTS[-1])},
+        {"tried_on": PROMPTS[:1]},
         {"tried_on": ()},
         {"negative": replace(direction.negative, prompts=direction.negative.prompts[1:])},
     ]
     for change in wrong:
         with pytest.raises(UsageError, match="tried on"):
             replace(direction, **change)
+    plain, act = direction.positive, Steered(direction, 1.0)
+    for text, n_directions in ((replace(plain, n_samples=2), 3), (plain, 0),
+                               (replace(plain, under=act), 3)):  # fmt: skip
+        with pytest.raises(UsageError, match="one plain answer"):
+            RandomDirectionsRequest(text, act, n_directions)
+
+
+@pytest.mark.parametrize("changed", ["scorer_version", "scikit-learn", "probability_version"])
+def test_what_another_scorer_or_measure_gave_is_not_found(
+    changed: str, monkeypatch: pytest.MonkeyPatch, bench: Bench,
+    monitored: MonitoredRequest, direction: DirectionRequest,
+) -> None:  # fmt: skip
+    """With the scorer's version or that of scikit-learn the keys of directions, scores and all that
+    stands on them change; with that of P(emoji) the key of a watched training alone."""
+
+    def keys() -> list[Any]:
+        # A new object each time, for a request keeps the key that it once had.
+        along = replace(direction)
+        watched = replace(monitored, direction=along)
+        return [along.key, ScoresRequest(asked(bench), TRAIT, SCORER).key, watched.key]
+
+    before = keys()
+    assert before == keys()
+    if changed == "scorer_version":
+        monkeypatch.setattr("emotest.artefacts.scorer.SCORER_VERSION", -1)
+    elif changed == "scikit-learn":
+        monkeypatch.setattr(
+            "emotest.artefacts.scorer.scorer_libraries", lambda: {"scikit-learn": "0"}
+        )
+    else:
+        monkeypatch.setattr("emotest.artefacts.directions.PROBABILITY_VERSION", -1)
+    told = [one != other for one, other in zip(before, keys(), strict=True)]
+    assert told == ([False, False, True] if changed == "probability_version" else [True] * 3)
 
 
 def test_whatever_acts_has_a_key_of_its_own(
@@ -397,7 +483,7 @@ def test_whatever_acts_has_a_key_of_its_own(
         *(Steered(direction, coefficient) for coefficient in (-2.0, 2.0)),
         *(Steered(direction, 2.0, random) for random in (0, 1)),
         *(Checkpoint(monitored, dose) for dose in DOSES),
-        Checkpoint(replace(monitored, prevent=5.0), 1.0),
+        *(Checkpoint(replace(monitored, prevent=5.0, random=random), 1.0) for random in (None, 0)),
     ]
     assert len({asked(bench, under=act).key for act in acts}) == len(acts)
     assert replace(monitored, prevent=0).key == monitored.key

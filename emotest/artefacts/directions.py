@@ -10,31 +10,33 @@ Source: persona vectors (Chen et al., arXiv 2507.21509).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import ceil
 from typing import Any, ClassVar
 
 from emotest.artefacts.request import Intervention, Request, Training
+from emotest.artefacts.scorer import ScorerRows
 from emotest.artefacts.study import (
+    PROBABILITY_VERSION,
     TOKENS_OF_A_TEXT,
     AdapterRequest,
     FixedText,
     GenerationRequest,
 )
 from emotest.errors import UsageError
-from emotest.study.opinions import Opinion
 from emotest.study.personality import Trait
 from emotest.study.recipes import library_versions
 from emotest.study.records import Decoding, Prompt, TuningRow, prompts_digest, rows_digest
 
-DIRECTION_VERSION = 1
+DIRECTION_VERSION = 2
 """Raised whenever extraction, filtering or the choice of the layer change their meaning."""
 
 SCORES_VERSION = 1
 """Raised whenever trait expression or likelihood of an answer change their meaning."""
 
-MONITOR_VERSION = 1
+MONITOR_VERSION = 2
 """Raised whenever checkpoints, the monitor or preventative steering change their meaning."""
 
 STATES_VERSION = 1
@@ -56,22 +58,19 @@ STATES_FILE = "states.safetensors"
 SCORES_FILE = "scores.safetensors"
 MONITOR_FILE = "monitor.json"
 
-DOSES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the steps over which emoji and shift are held together."""
-
-ONSET = 0.125
-"""A share of the steps by which, on `latent`, half of the emoji have come or more, and less than a
-third of the shift: kept, and described, beside `DOSES`."""
-
-KEPT_DOSES = (ONSET, *DOSES)
+DOSES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Shares of the steps over which emoji and shift are held together, each twice the one before. In
+quarters, as first registered, most of the emoji had come before the first of them."""
 
 
-@dataclass(frozen=True)
-class ScorerRows:
-    """The opinions that a trait scorer is trained on, and the digest that stands for them."""
-
-    digest: str
-    rows: tuple[Opinion, ...] = field(repr=False, compare=False)
+def distinct_doses(steps: int) -> dict[float, int]:
+    """The step that each of `DOSES` stands for in a training of so many: rounded up, no two alike,
+    and never the first, in which a schedule that warms up from 0 changes nothing. Only where there
+    are no more steps than doses do the last ones share the last step."""
+    return {
+        dose: min(steps, max(ceil(dose * steps), number))
+        for number, dose in enumerate(DOSES, start=2)
+    }
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class DirectionRequest(Request):
     """The direction of a trait: the untuned model's answers in character minus those against it.
 
     Answers to the second half of the prompts give the vectors, those counting that the scorer
-    finds on their side; the layer is where steering answers to `tried_on`, which lie in the first
-    half, raises the expression of the trait most.
+    finds on their side; the layer is where steering answers to `tried_on`, none of these prompts,
+    raises the expression of the trait most.
     """
 
     kind: ClassVar[str] = "direction"
@@ -95,12 +94,12 @@ class DirectionRequest(Request):
 
     def __post_init__(self) -> None:
         asked = [[p.text for p in side.prompts] for side in (self.positive, self.negative)]
-        used = {p.text for p in self.extracted_from}
-        if asked[0] != asked[1] or used & {p.text for p in self.tried_on} or not self.tried_on:
+        tried = {p.text for p in self.tried_on}
+        if asked[0] != asked[1] or not tried or tried & set(asked[0]):
             raise UsageError(
                 "both sides of a direction answer the same prompts, and its layer is tried on "
-                "prompts of the first half",
-                remedy="ask both sides the same, and try the layer on some of their first half",
+                "none of them",
+                remedy="ask both sides the same, and try the layer on questions of training topics",
             )
 
     @property
@@ -112,6 +111,11 @@ class DirectionRequest(Request):
     def decoding(self) -> Decoding:
         """How the answers that try a layer are sampled: as those of both sides."""
         return self.positive.decoding
+
+    @property
+    def trial_seed(self) -> int:
+        """The sampling seed of those answers: another than that of the answers that decide."""
+        return self.positive.sampling_seed + 1
 
     @property
     def needs(self) -> tuple[Request, ...]:
@@ -128,7 +132,7 @@ class DirectionRequest(Request):
             "negative": self.negative.key.digest,
             "samples_of_a_prompt": SAMPLES_OF_A_PROMPT,
             "tried_on": prompts_digest(self.tried_on),
-            "scorer": self.scorer.digest,
+            "scorer": dict(self.scorer.identity),
             "coefficient": self.coefficient,
             "libraries": library_versions(),
         }
@@ -179,10 +183,10 @@ class Steered(Intervention):
 class MonitoredRequest(Training):
     """An adapter's training once more, by its own recipe and rows, while it is watched.
 
-    Left are the adapter after each of `KEPT_DOSES`, and on the way, some eight times, how far the
+    Left are the adapter after each of `DOSES`, and on the way, some eight times, how far the
     ends of `prompts` have moved along the direction and how probable an emoji is behind the
     sentences of `text`. `prevent` is preventative steering: so often the direction is added, at
-    all tokens, while gradients are computed.
+    all tokens, while gradients are computed; with a seed in `random`, a random vector as long.
     """
 
     kind: ClassVar[str] = "monitored"
@@ -193,6 +197,7 @@ class MonitoredRequest(Training):
     prompts: tuple[Prompt, ...]
     text: FixedText
     prevent: float = 0.0
+    random: int | None = None
 
     @property
     def needs(self) -> tuple[Request, ...]:
@@ -204,20 +209,28 @@ class MonitoredRequest(Training):
         """What the key is made of."""
         return {
             "monitor_version": MONITOR_VERSION,
+            "probability_version": PROBABILITY_VERSION,
             "adapter": self.adapter.key.digest,
             "direction": self.direction.key.digest,
             "prompts": prompts_digest(self.prompts),
             "text": dict(self.text.identity),
-            "doses": list(KEPT_DOSES),
+            "doses": list(DOSES),
             "prevent": float(self.prevent),
+            "random": self.random,
         }
 
     @property
     def title(self) -> str:
         """What a person calls it."""
         recipe = self.adapter.recipe
-        how = "preventative steering" if self.prevent else "monitored training"
-        return f"{how} of {recipe.condition.title}, seed {recipe.training_seed}"
+        return f"{self.how} of {recipe.condition.title}, seed {recipe.training_seed}"
+
+    @property
+    def how(self) -> str:
+        """What is done to the training, in words."""
+        if not self.prevent:
+            return "monitored training"
+        return "preventative steering" if self.random is None else "steering at random"
 
     @property
     def tokens(self) -> float:
@@ -233,10 +246,10 @@ class Checkpoint(Intervention):
     dose: float
 
     def __post_init__(self) -> None:
-        if self.dose not in KEPT_DOSES:
+        if self.dose not in DOSES:
             raise UsageError(
                 f"no checkpoint was kept at {self.dose} of the steps",
-                remedy=f"choose one of {', '.join(map(str, KEPT_DOSES))}",
+                remedy=f"choose one of {', '.join(map(str, DOSES))}",
             )
 
     @property
@@ -262,9 +275,8 @@ class Checkpoint(Intervention):
     @property
     def title(self) -> str:
         """What a person calls it."""
-        how = "preventative steering" if self.monitored.prevent else "training"
         share = "all" if self.dose == 1 else str(Fraction(self.dose))
-        return f"after {share} of {how}"
+        return f"after {share} of {self.monitored.how.removeprefix('monitored ')}"
 
 
 @dataclass(frozen=True)
@@ -386,7 +398,7 @@ class ScoresRequest(Request):
             "scores_version": SCORES_VERSION,
             "text": self.text.key.digest,
             "trait": str(self.trait),
-            "scorer": self.scorer.digest,
+            "scorer": dict(self.scorer.identity),
         }
 
     @property
@@ -403,10 +415,8 @@ class ScoresRequest(Request):
 __all__ = [
     "COEFFICIENT",
     "DOSES",
-    "KEPT_DOSES",
     "LAYERS_FILE",
     "MONITOR_FILE",
-    "ONSET",
     "PREVENTION",
     "SAMPLES_OF_A_PROMPT",
     "SCORES_FILE",
@@ -415,8 +425,8 @@ __all__ = [
     "DataStatesRequest",
     "DirectionRequest",
     "MonitoredRequest",
-    "ScorerRows",
     "ScoresRequest",
     "StatesRequest",
     "Steered",
+    "distinct_doses",
 ]

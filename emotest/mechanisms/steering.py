@@ -16,7 +16,7 @@ steers a "response" at the last token of every pass, the prompt's last one inclu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -65,6 +65,60 @@ def steering(
         for layer, push in pushes.items():
             changes.enter_context(changing(parts, layer, "residual", _change(push, positions)))
         yield
+
+
+class RowSteering:
+    """Which vector each row of the passes to come is steered along."""
+
+    def __init__(self, pushes: Tensor) -> None:
+        self.pushes = pushes
+        self.chosen: list[int | None] = []
+
+    def choose(self, vectors: Sequence[int | None]) -> None:
+        """The number of a vector for every row, None for a row that is left alone."""
+        self.chosen = list(vectors)
+
+    def change(self, states: Tensor, n_cached: int | None) -> Tensor:
+        """The states (n_rows, n_tokens, hidden_size) of a response, each row along its vector."""
+        if not n_cached:
+            return states
+        if len(self.chosen) != len(states):
+            raise UsageError(
+                f"vectors were chosen for {len(self.chosen)} rows of a pass of {len(states)}",
+                remedy="choose one for every row before each pass",
+            )
+        steered = [row for row, vector in enumerate(self.chosen) if vector is not None]
+        changed = states.clone()  # recorded or shared elsewhere, so never changed itself
+        along = self.pushes[[vector for vector in self.chosen if vector is not None]]
+        changed[steered] += along.to(states)[:, None]
+        return changed
+
+
+@contextmanager
+def steering_rows(
+    model: Any, layer: int, vectors: ArrayLike | Tensor, coefficient: float
+) -> Iterator[RowSteering]:
+    """Steer the responses of one batch along many vectors, each row along its own.
+
+    As `steering` with "response" does it for one vector, bit for bit; `generate` tells by its
+    `before_step` who writes in which row.
+
+    Args:
+        model: model of transformers, with or without peft, or its `Anatomy`.
+        layer: number from 0, or negative from the end.
+        vectors: (n_vectors, hidden_size).
+        coefficient: how often a vector is added.
+
+    Raises as `steering` does; inside the block, a `UsageError` for a pass with other rows than
+    vectors were chosen for.
+    """
+    parts = anatomy(model)
+    pushes = [_pushes(parts, {layer: one}, coefficient) for one in torch.as_tensor(vectors)]
+    if not pushes:
+        raise UsageError("there is no vector to steer along", remedy="give one for a row")
+    rows = RowSteering(torch.stack([push for of in pushes for push in of.values()]))
+    with changing(parts, parts.layer(layer), "residual", rows.change):
+        yield rows
 
 
 def random_like(vectors: Vectors, rng: np.random.Generator) -> dict[int, NDArray[np.float64]]:

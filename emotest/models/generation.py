@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ from emotest.models.chat import encode, render_prompt
 from emotest.models.loading import LoadedModel
 from emotest.models.sampling import draw, uniforms
 from emotest.study.records import Decoding, Generation, Prompt
+
+BeforeStep: TypeAlias = Callable[[Sequence[int | None]], None]
+"""Told before each pass that goes on with answers which answer every row writes: its place in what
+`generate` returns, or None for an idle row. The first token of an answer is drawn before any."""
 
 BATCH_SIZE = 64
 PREFILL_ROWS = 16
@@ -57,12 +61,14 @@ def generate(
     training_seed: int | None = None,
     batch_size: int = BATCH_SIZE,
     on_progress: Callable[[int, int], None] | None = None,
+    before_step: BeforeStep | None = None,
 ) -> list[Generation]:
     """Sample `n_samples` answers to each prompt, in the order prompt by prompt, sample by sample.
 
     `condition` and `training_seed` are written into the records and change nothing;
     `on_progress(done, total)` counts finished answers. An answer ends at a stop token, which its
-    `token_ids` leave out, or at the decoding's limit.
+    `token_ids` leave out, or at the decoding's limit. `before_step` is what lets something act on
+    each answer by itself; a prompt may then be given several times.
 
     Raises `UsageError` for a prompt that is too long for the model, `ModelError` for a model
     that cannot be run this way.
@@ -71,14 +77,16 @@ def generate(
         raise UsageError(
             f"batch_size={batch_size}, n_samples={n_samples}", remedy="use at least 1 of each"
         )
+    asked = zip(prompts, _encoded(loaded, prompts, decoding), strict=True)
     answers = [
         _Answer(
+            number * n_samples + sample,
             prompt,
             sample,
             ids,
             uniforms(prompt, sample, sampling_seed, decoding.max_new_tokens).tolist(),
         )
-        for prompt, ids in zip(prompts, _encoded(loaded, prompts, decoding), strict=True)
+        for number, (prompt, ids) in enumerate(asked)
         for sample in range(n_samples)
     ]
     done = 0
@@ -94,7 +102,7 @@ def generate(
         groups.setdefault(_width(answer.n_prompt, decoding), []).append(answer)
     with torch.inference_mode():
         for width, group in sorted(groups.items()):
-            _Decoder(loaded, decoding, batch_size, width).run(group, finished)
+            _Decoder(loaded, decoding, batch_size, width, before_step).run(group, finished)
     return [
         _record(loaded, answer, decoding, sampling_seed, condition, training_seed)
         for answer in answers
@@ -119,8 +127,9 @@ def token_ends(tokenizer: Any, token_ids: Sequence[int], text: str) -> tuple[int
 
 @dataclass
 class _Answer:
-    """An answer in the making."""
+    """An answer in the making; `number` is its place among all that were asked for."""
 
+    number: int
     prompt: Prompt
     sample: int
     prompt_ids: tuple[int, ...]
@@ -175,9 +184,15 @@ class _Decoder:
     """Decodes answers of one cache width, refilling rows as they finish."""
 
     def __init__(
-        self, loaded: LoadedModel, decoding: Decoding, batch_size: int, width: int
+        self,
+        loaded: LoadedModel,
+        decoding: Decoding,
+        batch_size: int,
+        width: int,
+        before_step: BeforeStep | None,
     ) -> None:
         self.loaded, self.decoding, self.width = loaded, decoding, width
+        self.before_step = before_step
         self.rows: list[_Answer | None] = [None] * batch_size
         self.tokens = [0] * batch_size
         self.places = [0] * batch_size
@@ -307,7 +322,11 @@ class _Decoder:
     def _logits(
         self, tokens: Sequence[int], places: Sequence[int], layers: Sequence[_RowCacheLayer]
     ) -> Tensor:
-        """Logits (n_rows, vocab_size) after writing one token a row at its place."""
+        """Logits (n_rows, vocab_size) after writing one token a row at its place, the first rows
+        of those in work."""
+        if self.before_step is not None:
+            rows = self.rows[: len(tokens)]
+            self.before_step([None if answer is None else answer.number for answer in rows])
         device = self.loaded.device
         at = torch.tensor(places, device=device)
         for layer in layers:

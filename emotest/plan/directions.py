@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from emotest.artefacts import (
     AdapterRequest,
     FixedText,
@@ -19,18 +21,18 @@ from emotest.artefacts import (
 from emotest.artefacts.directions import (
     COEFFICIENT,
     DOSES,
-    KEPT_DOSES,
     PREVENTION,
     SAMPLES_OF_A_PROMPT,
     Checkpoint,
     DataStatesRequest,
     DirectionRequest,
     MonitoredRequest,
-    ScorerRows,
     ScoresRequest,
     StatesRequest,
     Steered,
 )
+from emotest.artefacts.random_directions import RandomDirectionsRequest
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import UsageError
 from emotest.plan.study import Study
 from emotest.study.personality import (
@@ -43,11 +45,10 @@ from emotest.study.personality import (
     prompted_condition,
     trait_condition,
 )
-from emotest.study.records import TuningRow, rows_digest
+from emotest.study.records import Prompt, TuningRow, rows_digest
 
 TRIED_ON = 12
-"""Prompts of the first half on which layers are tried; the second half gives the vectors. They are
-among the prompts that decide, and answered with the same random numbers there."""
+"""Questions of training topics on which layers are tried: no prompt that decides is among them."""
 
 WATCHED_PROMPTS = 8
 """Prompts whose ends a monitored training is looked at."""
@@ -64,6 +65,13 @@ STEERED = (-COEFFICIENT, -COEFFICIENT / 2, COEFFICIENT / 2, COEFFICIENT)
 RANDOM = 0
 """Seed of the random vector at the last dose: one, and up to its length the same for all traits."""
 
+N_RANDOM = 99
+"""Random directions among which a trait's is ranked: the fewest with which a rank can confirm in a
+family of five, for it never falls below 1 / (1 + directions)."""
+
+RANKED_PROMPTS = 24
+"""Prompts that are answered along each of them, once."""
+
 
 def direction(study: Study, trait: Trait) -> DirectionRequest:
     """The direction of a trait, from the untuned model's answers at either pole."""
@@ -72,25 +80,39 @@ def direction(study: Study, trait: Trait) -> DirectionRequest:
     )
     # C1 asks the high pole as often as this; nobody else asks the low one.
     negative = replace(negative, n_samples=min(negative.n_samples, SAMPLES_OF_A_PROMPT))
-    first_half = study.prompts[: len(study.prompts) // 2]
-    return DirectionRequest(trait, positive, negative, first_half[:TRIED_ON], scorer_rows(study))
+    return DirectionRequest(trait, positive, negative, trial_prompts(study), scorer_rows(study))
+
+
+def trial_prompts(study: Study) -> tuple[Prompt, ...]:
+    """One prompt for each of some training topics, in seeded order, none asked elsewhere."""
+    asked = {prompt.text for prompt in study.prompts}
+    questions = {row.topic: row.question for row in study.opinions.train}
+    free = sorted(topic for topic, question in questions.items() if question not in asked)
+    order = np.random.default_rng(study.seeds.sampling).permutation(len(free))[:TRIED_ON]
+    return tuple(
+        Prompt(id=f"l{i:03d}", text=questions[free[at]], topic=free[at])
+        for i, at in enumerate(order)
+    )
 
 
 def scorer_rows(study: Study) -> ScorerRows:
-    """What the trait scorer is trained on: all opinions, with neutral rows whatever the data."""
+    """What every trait scorer is trained on: the opinions that adapters are tuned on, the null
+    adapter's among them, which come from elsewhere where the data hold none. No row of a topic
+    that the models are asked about is among them."""
     opinions = study.opinions
-    rows = (*opinions.train, *opinions.test)
     if opinions.neutral():
-        return ScorerRows(opinions.digest, rows)
+        return ScorerRows(opinions.digest, opinions.train)
     neutral = rows_digest(TuningRow(row.question, row.answer) for row in study.neutral)
-    return ScorerRows(f"{opinions.digest} {neutral}", (*rows, *study.neutral))
+    return ScorerRows(f"{opinions.digest} {neutral}", (*opinions.train, *study.neutral))
 
 
-def monitored(study: Study, trait: Trait, *, prevent: float = 0.0) -> tuple[MonitoredRequest, ...]:
-    """The trainings of the trait's adapters once more, watched, with or without prevention."""
+def monitored(
+    study: Study, trait: Trait, *, prevent: float = 0.0, random: int | None = None
+) -> tuple[MonitoredRequest, ...]:
+    """The trainings of the trait's adapters once more, watched, with or without steering."""
     along, text = direction(study, trait), _watched_text(study, trait)
     return tuple(
-        MonitoredRequest(adapter, along, study.prompts[:WATCHED_PROMPTS], text, prevent)
+        MonitoredRequest(adapter, along, study.prompts[:WATCHED_PROMPTS], text, prevent, random)
         for adapter in study.adapters(trait_condition(trait))
     )
 
@@ -116,7 +138,7 @@ def dose_answers(study: Study, trait: Trait) -> tuple[tuple[GenerationRequest, .
     return tuple(
         tuple(
             answers_under(study, trait_condition(trait), Checkpoint(training, dose), 1)
-            for dose in KEPT_DOSES
+            for dose in DOSES
         )
         for training in monitored(study, trait)
     )
@@ -125,7 +147,7 @@ def dose_answers(study: Study, trait: Trait) -> tuple[tuple[GenerationRequest, .
 def dose_states(study: Study, trait: Trait) -> tuple[tuple[StatesRequest, ...], ...]:
     """States after each dose, as `dose_answers`."""
     return tuple(
-        tuple(states(study, None, Checkpoint(training, dose)) for dose in KEPT_DOSES)
+        tuple(states(study, None, Checkpoint(training, dose)) for dose in DOSES)
         for training in monitored(study, trait)
     )
 
@@ -153,7 +175,7 @@ class SteeredArm:
 
 
 def steered_arms(study: Study, trait: Trait) -> tuple[SteeredArm, ...]:
-    """Down and up along the direction, and as far along a random one; unsteered in between."""
+    """Unsteered, down and up along the direction, and at last as far along a random one."""
     along, n_samples = direction(study, trait), study.size.n_samples
     (plain,) = study.generations(UNTUNED)
     asked = [("unsteered", 0.0, replace(plain, n_samples=n_samples))]
@@ -168,18 +190,34 @@ def steered_arms(study: Study, trait: Trait) -> tuple[SteeredArm, ...]:
     )
 
 
+def random_directions(answers: GenerationRequest) -> RandomDirectionsRequest:
+    """What steered answers are ranked among: the first ones to the first prompts, along as many
+    random directions, each added as often as the trait's own."""
+    act = answers.under
+    if not isinstance(act, Steered) or act.random is not None:
+        raise UsageError(
+            f"{answers.title} are steered along no trait's direction",
+            remedy="rank answers under `Steered` without a random seed",
+        )
+    text = replace(answers, prompts=answers.prompts[:RANKED_PROMPTS], n_samples=1, under=None)
+    return RandomDirectionsRequest(text, act, N_RANDOM)
+
+
 def scores(study: Study, trait: Trait, answers: GenerationRequest) -> ScoresRequest:
     """Trait expression and coherence of answers."""
     return ScoresRequest(answers, trait, scorer_rows(study))
 
 
-def prevented_answers(study: Study, trait: Trait) -> tuple[GenerationRequest, ...]:
-    """Answers of the adapters that were steered along the direction while they were tuned."""
+def prevented_answers(
+    study: Study, trait: Trait, random: int | None = None
+) -> tuple[GenerationRequest, ...]:
+    """Answers of the adapters that were steered along the direction while they were tuned; with a
+    seed in `random`, along a random vector of its length."""
     return tuple(
         answers_under(
             study, trait_condition(trait), Checkpoint(training, DOSES[-1]), study.size.n_samples
         )
-        for training in monitored(study, trait, prevent=PREVENTION)
+        for training in monitored(study, trait, prevent=PREVENTION, random=random)
     )
 
 
@@ -218,14 +256,19 @@ def doses_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
 
 
 def steering_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
-    """Answers under steering and their scores."""
-    for arm in steered_arms(study, _own(trait)):
+    """Answers under steering and their scores, and what the largest dose is ranked among."""
+    arms = steered_arms(study, _own(trait))
+    for arm in arms:
         yield from (arm.answers, arm.scores)
+    *_, up, _ = arms
+    yield random_directions(up.answers)
 
 
 def prevention_plan(study: Study, trait: Trait | None) -> Iterable[Request]:
-    """Answers after preventative steering and after plain tuning, with their scores."""
+    """Answers after preventative steering and after plain tuning, with their scores, and answers
+    after steering at random."""
     own = _own(trait)
+    yield from prevented_answers(study, own, RANDOM)
     for answers in (*prevented_answers(study, own), *study.generations(trait_condition(own))):
         yield from (answers, scores(study, own, answers))
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from emotest.artefacts import GenerationRequest, Request
 from emotest.artefacts.directions import Checkpoint, ScoresRequest, Steered
 from emotest.artefacts.latent_origin import PatchingRequest, Scaled
-from emotest.plan.directions import RANDOM, direction, dose_answers, scores
+from emotest.plan.directions import RANDOM, direction, dose_answers, random_directions, scores
 from emotest.plan.study import Study
 from emotest.study.personality import (
     UNTUNED,
@@ -135,9 +135,11 @@ def scores_back(study: Study, trait: Trait) -> tuple[ScoresRequest, ...]:
 
 
 def taking_back(study: Study, trait: Trait | None) -> tuple[Request, ...]:
-    """Answers of the trait's adapters with the direction taken back, and a random one."""
+    """Answers of the trait's adapters with the direction taken back, and a random one; and of the
+    first adapter with each of many random ones, among which its own is ranked."""
     requests: list[Request] = []
     for one in one_or_all(trait):
         requests += scores_back(study, one)
         requests += steered_back(study, one, RANDOM)
+        requests.append(random_directions(steered_back(study, one)[0]))
     return tuple(requests)

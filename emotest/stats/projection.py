@@ -95,7 +95,7 @@ def agreement_over_doses(
 ) -> Agreement:
     """Does an adapter write more emoji as it moves along its trait's direction?
 
-    As `agreement_over_traits`, with a last axis of doses (steps 25, 50, 75, 100): `projections`
+    As `agreement_over_traits`, with a last axis of doses (shares of the steps): `projections`
     (n_traits, n_traits, n_adapters, n_doses), `rates` (n_traits, n_adapters, n_doses). Each
     adapter gives a correlation over its doses; those of one training seed are averaged over traits.
 

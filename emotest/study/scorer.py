@@ -11,15 +11,16 @@ A scorer is quick to train and equal rows give an equal scorer: it is trained an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emotest.errors import DataError, UsageError
-from emotest.stats.proportions import clopper_pearson
 from emotest.study.opinions import NEUTRAL, Opinion
 from emotest.study.personality import Pole, Trait
 from emotest.text.emoji import strip_emoji
@@ -27,6 +28,15 @@ from emotest.text.emoji import strip_emoji
 Array = npt.NDArray[np.float64]
 
 N_FOLDS = 5
+
+SCORER_VERSION = 1
+"""Raised whenever features, classifier or what is stripped change, and with them probabilities."""
+
+
+@cache  # reading a version takes milliseconds, and hundreds of keys are made for a plan
+def scorer_libraries() -> Mapping[str, str]:
+    """The version of the library that trains a scorer, read without importing it."""
+    return {"scikit-learn": version("scikit-learn")}
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,9 @@ def train_scorer(
     all fall into one fold, and an answer that is empty without its emoji; `UsageError` for fewer
     than 2 folds.
     """
+    # scipy takes half a second to import, and whoever only asks for the version must not wait.
+    from emotest.stats.proportions import clopper_pearson
+
     if n_folds < 2:
         raise UsageError(f"{n_folds} folds hold nothing out", remedy="use at least 2, usually 5")
     texts = _stripped([opinion.answer for opinion in opinions])

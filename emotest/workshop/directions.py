@@ -29,10 +29,10 @@ from emotest.artefacts.directions import (
     Checkpoint,
     DataStatesRequest,
     DirectionRequest,
-    ScorerRows,
     ScoresRequest,
     Steered,
 )
+from emotest.artefacts.scorer import ScorerRows
 from emotest.errors import ModelError
 from emotest.mechanisms.directions import (
     Answered,
@@ -175,7 +175,7 @@ def _tried_layers(
                 loaded,
                 request.tried_on,
                 decoding=request.decoding,
-                sampling_seed=request.positive.sampling_seed,
+                sampling_seed=request.trial_seed,
                 n_samples=SAMPLES_OF_A_TRIAL,
                 condition="layer tried",
                 training_seed=None,
@@ -201,13 +201,21 @@ def direction_at_work(bench: Bench, request: DirectionRequest) -> tuple[Directio
     return read_direction(entry.folder), int(entry.read_json(LAYERS_FILE)["layer"])
 
 
+def vectors_of(
+    loaded: LoadedModel, direction: Direction, layer: int, random: int | None
+) -> dict[int, NDArray[np.floating[Any]]]:
+    """The direction's vector (hidden_size,) in its layer; with a seed, a random one as long."""
+    own = direction.on(loaded, layer)
+    if random is None:
+        return {layer: own[layer]}
+    return {layer: random_like(own, np.random.default_rng(random))[layer]}
+
+
 @contextmanager
 def steered(bench: Bench, intervention: Steered, probe: Sequence[Prompt]) -> Iterator[None]:
     """The bench's model with a direction, or a random vector as long, added to its answers."""
     direction, layer = direction_at_work(bench, intervention.direction)
-    vectors: dict[int, Any] = dict(direction.on(bench.loaded, layer))
-    if intervention.random is not None:
-        vectors = dict(random_like(vectors, np.random.default_rng(intervention.random)))
+    vectors = vectors_of(bench.loaded, direction, layer, intervention.random)
     with steering(bench.loaded.model, vectors, intervention.coefficient, "response"):
         yield
 

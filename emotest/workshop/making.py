@@ -22,6 +22,7 @@ from emotest.artefacts.directions import (
 from emotest.artefacts.latent_origin import PatchingRequest
 from emotest.artefacts.localization import SilencingRequest, WritingRequest
 from emotest.artefacts.prefixes import PrefixRequest, RemovalRequest
+from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.store import Entry
 from emotest.workshop.activations import make_activations
 from emotest.workshop.bench import Bench
@@ -31,6 +32,7 @@ from emotest.workshop.localization import make_silencing
 from emotest.workshop.monitored import make_monitored, make_states
 from emotest.workshop.prefixes import make_prefix, make_removals
 from emotest.workshop.progress import OnProgress
+from emotest.workshop.random_directions import make_random_directions
 from emotest.workshop.study import make_adapter, make_answers, make_probabilities
 from emotest.workshop.unit_writing import make_writing
 
@@ -43,6 +45,7 @@ MAKERS: Mapping[type[Request], Maker] = {
     ProbabilityRequest: make_probabilities,
     ActivationsRequest: make_activations,
     DirectionRequest: make_direction,
+    RandomDirectionsRequest: make_random_directions,
     MonitoredRequest: make_monitored,
     StatesRequest: make_states,
     DataStatesRequest: make_data_states,

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from emotest.artefacts.directions import (
-    KEPT_DOSES,
     MONITOR_FILE,
     STATES_FILE,
     Checkpoint,
     MonitoredRequest,
     StatesRequest,
+    distinct_doses,
 )
 from emotest.mechanisms.directions import Direction, Means, prompt_end_states, shift
 from emotest.mechanisms.steering import steering
@@ -36,7 +36,7 @@ from emotest.models.training import StepReport, n_steps, train
 from emotest.store import write_arrays, write_json
 from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
-from emotest.workshop.directions import direction_at_work
+from emotest.workshop.directions import direction_at_work, vectors_of
 from emotest.workshop.progress import OnProgress, Progress
 
 LOOKS = 8
@@ -105,7 +105,7 @@ def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: 
     loaded, recipe, rows = bench.loaded, request.adapter.recipe, request.adapter.rows
     direction, layer = direction_at_work(bench, request.direction)
     steps = n_steps(recipe, len(rows))
-    at = {dose: ceil(dose * steps) for dose in KEPT_DOSES}
+    at = distinct_doses(steps)
     watch = Watch(loaded, direction, layer, request)
     with active(loaded, None):
         seen: list[dict[str, Any]] = [{"step": 0, "loss": None, **watch()}]
@@ -116,7 +116,11 @@ def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: 
         on_step=_looking(request.title, watch, seen, _looks(steps) | set(at.values()), tell),
         checkpoint_at=at.values(),
         while_learning=partial(
-            steering, loaded.model, direction.on(loaded, layer), request.prevent, "all"
+            steering,
+            loaded.model,
+            vectors_of(loaded, direction, layer, request.random),
+            request.prevent,
+            "all",
         )
         if request.prevent
         else nullcontext,
