@@ -298,11 +298,8 @@ def rng_of_sets(request: SilencingRequest | WritingRequest) -> np.random.Generat
 
     Effects of sets are averaged over adapters, set by set; of sets that differ between adapters
     the averages would crowd about their mean, and the selection's would seem further out than it
-    is. Beside units of the untuned model the mean over sets is wanted and its place is not: there
-    each adapter draws its own, and what the draw adds is part of the spread between adapters.
+    is.
     """
-    if request.choice.selector == "untuned":
-        return rng_of(request, 1)
     return np.random.default_rng([request.analysis_seed, 1])
 
 
