@@ -205,7 +205,8 @@ def complete_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file whose last line a killed process may have left unfinished."""
     text = path.read_bytes()
     if text and not text.endswith(b"\n"):
-        lines = text[: text.rfind(b"\n") + 1].decode().splitlines()
+        # Not splitlines: an answer may hold U+2028, which is no end of a line of JSON.
+        lines = text[: text.rfind(b"\n") + 1].decode().split("\n")[:-1]
         return (json.loads(line) for line in lines)
     return read_jsonl(path)
 
