@@ -7,9 +7,14 @@ every report. Shares lie between 0 and 1; differences are tuned minus base; inte
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, dataclass_transform
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from emotest.errors import DataError
 
 SCHEMA_VERSION = 1
 """Raised whenever a field changes its meaning or goes; new optional fields do not raise it."""
@@ -25,13 +30,18 @@ EXIT_CODES: dict[Word, int] = {
 """What the command ends with; 2 and 4 are for usage and for models that could not be run."""
 
 
-class Document(BaseModel):
-    """A part of the document: frozen, and strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+Kind = TypeVar("Kind")
 
 
-class Audited(Document):
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def part(kind: type[Kind]) -> type[Kind]:
+    """A part of the document: frozen, checked, and strict about unknown fields."""
+    checked: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(kind)
+    return checked
+
+
+@part
+class Audited:
     """One of the two models: how it was named and what it is pinned to.
 
     `identity` holds what decides an answer: weights, chat template, quantization, dtype, adapter;
@@ -43,7 +53,8 @@ class Audited(Document):
     digest: str
 
 
-class Verdict(Document):
+@part
+class Verdict:
     """The verdict in a word and in a sentence, with the number that it rests on.
 
     `value` is the difference in answers with an emoji; `direction` says which way a drift goes.
@@ -66,10 +77,11 @@ class Verdict(Document):
     budget: int
     stopped_early: bool
     n_needed: int | None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-class Look(Document):
+@part
+class Look:
     """The evidence after some prompts, as natural logarithms of e-values (largest so far).
 
     `more` and `fewer` speak for a change in that direction, `within` for equivalence;
@@ -85,7 +97,8 @@ class Look(Document):
     high: float
 
 
-class Evidence(Document):
+@part
+class Evidence:
     """Sequential evidence over prompts, in the order in which they were asked."""
 
     threshold_change: float
@@ -93,7 +106,8 @@ class Evidence(Document):
     looks: list[Look]
 
 
-class Measure(Document):
+@part
+class Measure:
     """One measure in base and tuned, over all prompts or over those of one register.
 
     `kind` tells emoji drift ("emoji") from a general shift in tone ("tone") and from the user's
@@ -114,7 +128,8 @@ class Measure(Document):
     n_prompts: int
 
 
-class EmojiShift(Document):
+@part
+class EmojiShift:
     """One emoji: in how many answers it stands before and after, and the log-odds of its change.
 
     The log-odds have an informative Dirichlet prior (Monroe, Colaresi & Quinn 2008).
@@ -129,7 +144,8 @@ class EmojiShift(Document):
     high: float
 
 
-class PlaceProbability(Document):
+@part
+class PlaceProbability:
     """Exact P(next grapheme is an emoji) at one kind of place, one cell of text by weights.
 
     `probability` is a lower bound and `probability + open` an upper one; `served` marks a bound
@@ -145,7 +161,8 @@ class PlaceProbability(Document):
     served: bool = False
 
 
-class Position(Document):
+@part
+class Position:
     """Where emoji stand: share of answers whose first emoji lies in this tenth of the answer."""
 
     tenth: int
@@ -153,7 +170,8 @@ class Position(Document):
     tuned: float
 
 
-class DecodingRow(Document):
+@part
+class DecodingRow:
     """The verdict under another way of sampling."""
 
     decoding: str
@@ -166,7 +184,8 @@ class DecodingRow(Document):
     n_prompts: int
 
 
-class Prompts(Document):
+@part
+class Prompts:
     """What was asked."""
 
     source: str
@@ -176,7 +195,8 @@ class Prompts(Document):
     languages: dict[str, int]
 
 
-class Plan(Document):
+@part
+class Plan:
     """Everything that was fixed before the first answer; `digest` is over all of it."""
 
     mode: Literal["sequential", "fixed"]
@@ -193,7 +213,8 @@ class Plan(Document):
     digest: str
 
 
-class AuditResult(Document):
+@part
+class AuditResult:
     """The whole of `audit.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -215,7 +236,8 @@ class AuditResult(Document):
     environment: dict[str, Any]
 
 
-class Pair(Document):
+@part
+class Pair:
     """One prompt and what both models answered: a line of `pairs.jsonl`.
 
     `base` and `tuned` hold `n_samples` answers each; `cut` counts answers that the token limit
@@ -235,8 +257,34 @@ class Pair(Document):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of `audit.json`, and of a line of `pairs.jsonl` under `$defs/Pair`."""
-    document = AuditResult.model_json_schema()
-    pair = Pair.model_json_schema()
-    document["$defs"]["Pair"] = pair
+    """The JSON schema of `audit.json`, with that of a line of `pairs.jsonl` in `$defs/Pair`."""
+    document = TypeAdapter(AuditResult).json_schema()
+    document["$defs"]["Pair"] = TypeAdapter(Pair).json_schema()
     return document
+
+
+def row(document: Any) -> dict[str, Any]:
+    """A part as plain JSON values."""
+    return asdict(document)
+
+
+def result_from(row: Any, source: Path | str) -> AuditResult:
+    """The result in a parsed `audit.json`; a `DataError` names the field that does not fit."""
+    return _checked(AuditResult, row, source)
+
+
+def pair_from(row: Any, source: Path | str) -> Pair:
+    """The pair in a parsed line of `pairs.jsonl`; a `DataError` names the field."""
+    return _checked(Pair, row, source)
+
+
+def _checked(kind: type[Kind], row: Any, source: Path | str) -> Kind:
+    try:
+        return TypeAdapter(kind).validate_python(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the document"
+        raise DataError(
+            f"{source} is no record of an audit: {place}: {first['msg'].lower()}",
+            remedy="point to a run of emotest audit, or run it again with this version",
+        ) from None
