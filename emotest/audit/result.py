@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -36,8 +36,8 @@ Kind = TypeVar("Kind")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(kind: type[Kind]) -> type[Kind]:
     """A part of the document: frozen, checked, and strict about unknown fields."""
-    checked: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(kind)
-    return checked
+    checked = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(kind)
+    return cast("type[Kind]", checked)
 
 
 @part
