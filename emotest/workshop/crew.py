@@ -13,7 +13,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -57,6 +57,37 @@ class Workshop:
             return
         with _crew(self, min(self.workers, len(todo))) as workers:
             _dispatch(todo, workers, on_progress)
+
+    def open(self) -> OpenWorkshop:
+        """The same with workers that stay from call to call, for work that comes bit by bit."""
+        return OpenWorkshop(self)
+
+
+class OpenWorkshop:
+    """A workshop whose workers keep their base in memory until the block is left.
+
+    They are started when something is first found missing, so a warm store costs nothing.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self._closing = ExitStack()
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> OpenWorkshop:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing.close()
+
+    def make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
+        """Compute what is missing, as `Workshop.make` does; a failure leaves no worker usable."""
+        todo = self.workshop.missing(requests)
+        if not todo:
+            return
+        if not self._workers:
+            self._workers = self._closing.enter_context(_crew(self.workshop, self.workshop.workers))
+        _dispatch(todo, self._workers, on_progress)
 
 
 @dataclass
