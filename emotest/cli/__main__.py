@@ -1,0 +1,5 @@
+"""`python -m emotest.cli`."""
+
+from emotest.cli import main
+
+main()
