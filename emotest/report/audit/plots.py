@@ -144,7 +144,7 @@ def came_and_went(result: AuditResult) -> Plot | None:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(rows)), [_emoji_label(row) for row in rows])
         axes.invert_yaxis()
-        axes.set_xlabel("← went      log-odds      came →")
+        axes.set_xlabel("← went\u2003\u2003log-odds\u2003\u2003came →")
         _grid(axes)
 
     told = "; ".join(
@@ -164,7 +164,7 @@ def came_and_went(result: AuditResult) -> Plot | None:
 
 
 def _emoji_label(row: EmojiShift) -> str:
-    return f"{row.emoji}  {row.base} → {row.tuned}"
+    return f"{row.emoji}\u2002{row.base} → {row.tuned}"
 
 
 def places(result: AuditResult) -> Plot | None:

@@ -11,6 +11,8 @@
   const pairs = data.pairs.map((row) => Object.fromEntries(FIELDS.map((name, i) => [name, row[i]])));
   const state = { shown: pairs, page: 0 };
 
+  const number = (n) => n.toLocaleString("en");
+
   const element = (name, className, text) => {
     const made = document.createElement(name);
     if (className) made.className = className;
@@ -45,18 +47,19 @@
     if (!whole) text.append(element("span", "empty", "an empty answer"));
     addPieces(text, pieces);
     if (whole.length > LONG.characters || whole.split("\n").length > LONG.lines) {
-      made.append(unfolder(text, whole.length, label));
+      const size = `${number(whole.length)} characters, ${(pieces.length - 1) / 2} emoji`;
+      made.append(unfolder(text, size, label));
     }
     return made;
   };
 
-  const unfolder = (text, length, label) => {
+  const unfolder = (text, size, label) => {
     const button = element("button");
     button.type = "button";
     const fold = (folded) => {
       text.classList.toggle("folded", folded);
       button.setAttribute("aria-expanded", String(!folded));
-      button.textContent = folded ? `Show all ${length.toLocaleString("en")} characters` : "Show less";
+      button.textContent = folded ? `Show all: ${size}` : "Show less";
       button.append(element("span", "vh", ` of the answer of ${label}`));
     };
     button.addEventListener("click", () => fold(!text.classList.contains("folded")));
@@ -101,7 +104,6 @@
 
   const pageSize = () => Number(byId("size").value);
   const nPages = () => Math.max(1, Math.ceil(state.shown.length / pageSize()));
-  const number = (n) => n.toLocaleString("en");
 
   const draw = () => {
     state.page = Math.min(Math.max(state.page, 0), nPages() - 1);
