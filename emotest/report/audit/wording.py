@@ -56,11 +56,6 @@ def change_interval(low: float | None, high: float | None, unit: str) -> str:
     return f"{change(low, unit)} to {change(high, unit)}"
 
 
-def unit_words(unit: str) -> str:
-    """What differences of the unit are counted in: points for a share."""
-    return f"{unit}, differences in points of 100" if is_share(unit) else unit
-
-
 def is_share(unit: str) -> bool:
     """Whether values of this unit lie between 0 and 1."""
     return unit.startswith("share")
@@ -181,6 +176,11 @@ def excerpt(text: str, longest: int) -> str:
     start = max(0, min(at - longest // 2, len(graphemes) - longest))
     cut = "".join(graphemes[start : start + longest])
     return f"{'…' if start else ''}{cut}{'…' if start + longest < len(graphemes) else ''}"
+
+
+def most_telling(answers: Sequence[str]) -> str:
+    """The first answer that holds an emoji, else the first; empty where there is none."""
+    return next((a for a in answers if find_emoji(a)), answers[0] if answers else "")
 
 
 def question(pair: Pair) -> str:
