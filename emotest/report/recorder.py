@@ -14,13 +14,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from emotest.errors import DataError, StoreError
+from emotest.errors import DataError
 from emotest.report.expected import Expected
 from emotest.report.findings import ordered, with_adjusted_p
 from emotest.report.markdown import markdown_report
@@ -35,6 +35,7 @@ from emotest.report.run import (
     now,
     plain,
 )
+from emotest.report.writing import json_line, replace, writing
 from emotest.study.claims import Verdict
 from emotest.study.records import Generation, generation_from_row, generation_row
 from emotest.study.subjects import Subject
@@ -150,7 +151,7 @@ class RunRecorder:
         self.run.figures[f"{file}.svg"] = title or name
         if folder := self._made():
             with _writing(folder):
-                _replace(folder / f"{file}.svg", svg)
+                replace(folder / f"{file}.svg", svg)
 
     def headline(self, sentence: str) -> None:
         """A sentence for the top of the report, such as a mechanism finding."""
@@ -194,7 +195,7 @@ class RunRecorder:
         if folder is None or self._reports is None:
             return None
         with _writing(folder):
-            _replace(folder / "verdicts.jsonl", "".join(_line(f.row()) for f in run.findings))
+            replace(folder / "verdicts.jsonl", "".join(json_line(f.row()) for f in run.findings))
             self._write_document(folder)
             write_report(run, folder)
             _point(self._reports / LATEST, folder.name)
@@ -217,12 +218,12 @@ class RunRecorder:
 
     def _write_document(self, folder: Path) -> None:
         text = json.dumps(self.run.document(), indent=1, sort_keys=False)
-        _replace(folder / "run.json", f"{text}\n")
+        replace(folder / "run.json", f"{text}\n")
 
     def _append(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows and (folder := self._made()):
             with _writing(folder), (folder / file).open("a", encoding="utf-8") as lines:
-                lines.writelines(map(_line, rows))
+                lines.writelines(map(json_line, rows))
 
 
 def run_name(base: str) -> str:
@@ -237,7 +238,7 @@ def write_report(run: Run, folder: Path) -> Path:
     kept = [path for path in sorted(folder.iterdir()) if path.name != "report.md"]
     text = markdown_report(run, [path.name for path in kept if path.is_file()])
     with _writing(folder):
-        _replace(folder / "report.md", text)
+        replace(folder / "report.md", text)
     return folder / "report.md"
 
 
@@ -271,23 +272,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     return complete_rows(path) if path.is_file() else iter(())
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    """One JSON line in UTF-8; lone surrogates, which UTF-8 cannot hold, as escapes."""
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(row, allow_nan=False)
-    return f"{line}\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _point(pointer: Path, name: str) -> None:
     """Let `pointer` lead to its sibling `name`: a link, or a text file where links are refused."""
     partial = pointer.with_name(f".{pointer.name}.{os.getpid()}")
@@ -300,13 +284,5 @@ def _point(pointer: Path, name: str) -> None:
     partial.replace(pointer)
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"the report cannot be written to {folder}: {error.strerror or error}",
-            remedy="make room or mend the rights there, or choose a place with --emo-report "
-            "('none' writes no report)",
-        ) from error
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return writing(folder, elsewhere="choose a place with --emo-report ('none' writes no report)")
