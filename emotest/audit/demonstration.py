@@ -30,4 +30,7 @@ def demonstration(
     model = pinned(str(session.subject), "--base")
     subject = replace(Subject.parse(str(session.subject)), adapter=str(folder))
     tuned = pinned(str(subject), "--tuned")
-    return model, tuned
+    return (
+        replace(model, label=base),
+        replace(tuned, label=f"{base} with an adapter tuned to {TRAIT}"),
+    )

@@ -24,6 +24,8 @@ class Model:
 
     subject: Subject
     identity: Identity
+    label: str = ""
+    """What a person calls it, where that is not the subject."""
 
     @property
     def workshop(self) -> str:
@@ -49,7 +51,9 @@ class Model:
             del fields[place]
         if fields["adapter"]:
             del fields["adapter"]["folder"]
-        return Audited(subject=str(self.subject), identity=fields, digest=self.identity.digest)
+        return Audited(
+            subject=self.label or str(self.subject), identity=fields, digest=self.identity.digest
+        )
 
 
 def pinned(subject: str, flag: str) -> Model:

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 StoreFolder = Annotated[
     Path | None,
-    typer.Option("--store", help="The store [default: EMOTEST_STORE, or the project's own]."),
+    typer.Option("--store", help="The store (default: EMOTEST_STORE, or the project's own)."),
 ]
 ReportsFolder = Annotated[Path, typer.Option("--reports", help="Where the run folders are.")]
 

@@ -43,9 +43,9 @@ def list_organisms() -> None:
 def build(
     name: Annotated[str, typer.Argument(help="latent, control, even or one-trait.")],
     out: Annotated[
-        Path | None, typer.Option(help="A new or empty folder [default: organisms/NAME].")
+        Path | None, typer.Option(help="A new or empty folder (default: organisms/NAME).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="[default: that of the shipped one]")] = None,
+    seed: Annotated[int | None, typer.Option(help="(default: that of the shipped one)")] = None,
 ) -> None:
     """Make an organism from nothing: corpus, tokenizer, pre-training, instruction tuning.
 
@@ -87,7 +87,7 @@ def expect(
         str, typer.Argument(help="A finished run on an organism: a folder, or its name.")
     ] = "latest",
     out: Annotated[
-        Path | None, typer.Option(help="The table [default: the organism's own expected.json].")
+        Path | None, typer.Option(help="The table (default: the organism's own expected.json).")
     ] = None,
     reports: Annotated[Path, typer.Option(help="Where the run folders are.")] = Path("reports"),
 ) -> None:

@@ -44,7 +44,7 @@ def report(
 
 def run_folder(run: str, reports: Path) -> Path:
     """The folder of a run that was named by its folder, its name, or as the latest."""
-    from emotest.report.recorder import LATEST, latest
+    from emotest.report.writing import LATEST, latest
 
     if run == LATEST and not Path(run).is_dir():
         return latest(reports)

@@ -8,19 +8,17 @@ keep. Parallel processes each write a part into the same run's folder, and one o
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from emotest.errors import DataError
 from emotest.report.expected import Expected
 from emotest.report.findings import ordered, with_adjusted_p
 from emotest.report.markdown import markdown_report
@@ -35,12 +33,11 @@ from emotest.report.run import (
     now,
     plain,
 )
-from emotest.report.writing import json_line, replace, writing
+from emotest.report.writing import claimed, json_line, point, replace, writing
 from emotest.study.claims import Verdict
 from emotest.study.records import Generation, generation_from_row, generation_row
 from emotest.study.subjects import Subject
 
-LATEST = "latest"
 _GENERATION_ID = (
     "condition", "training_seed", "sampling_seed", "prompt_id", "sample", "decoding",
 )  # fmt: skip
@@ -198,7 +195,7 @@ class RunRecorder:
             replace(folder / "verdicts.jsonl", "".join(json_line(f.row()) for f in run.findings))
             self._write_document(folder)
             write_report(run, folder)
-            _point(self._reports / LATEST, folder.name)
+            point(self._reports, folder.name)
         return folder / "report.md"
 
     # Where it is written
@@ -209,7 +206,7 @@ class RunRecorder:
             place = self._reports / self.run.name
             with _writing(place):
                 if self._shared is None:
-                    place = _unused(place)
+                    place = claimed(place)
                 place.mkdir(parents=True, exist_ok=True)
                 self.run.name = place.name
                 self._folder = place
@@ -242,46 +239,8 @@ def write_report(run: Run, folder: Path) -> Path:
     return folder / "report.md"
 
 
-def latest(reports: Path) -> Path:
-    """The folder of the last finished run; `DataError` where there is none."""
-    pointer = reports / LATEST
-    if pointer.is_dir():
-        return pointer
-    if pointer.is_file():
-        return reports / pointer.read_text(encoding="utf-8").strip()
-    raise DataError(
-        f"no run was finished in {reports} yet",
-        remedy="run the tests first, or name the folder of a run",
-    )
-
-
-def _unused(place: Path) -> Path:
-    """The folder itself, or one numbered after it: claimed by making it, for two runs at once."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    candidate, number = place, 1
-    while True:
-        try:
-            candidate.mkdir()
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = place.with_name(f"{place.name}-{number}")
-
-
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     return complete_rows(path) if path.is_file() else iter(())
-
-
-def _point(pointer: Path, name: str) -> None:
-    """Let `pointer` lead to its sibling `name`: a link, or a text file where links are refused."""
-    partial = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        partial.unlink()
-    try:
-        partial.symlink_to(name, target_is_directory=True)
-    except (OSError, NotImplementedError):
-        partial.write_text(f"{name}\n", encoding="utf-8")
-    partial.replace(pointer)
 
 
 def _writing(folder: Path) -> AbstractContextManager[None]:

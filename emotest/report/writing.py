@@ -6,12 +6,16 @@ Text and rows in, files out; knows nothing of what stands in them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from emotest.errors import StoreError
+from emotest.errors import DataError, StoreError
+
+LATEST = "latest"
+"""In a folder of runs, what leads to the last one."""
 
 
 def json_line(row: Mapping[str, Any]) -> str:
@@ -29,6 +33,51 @@ def replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, which is made where it is missing."""
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+
+
+def claimed(place: Path) -> Path:
+    """The folder itself, or one numbered after it: claimed by making it, for two runs at once."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    candidate, number = place, 1
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = place.with_name(f"{place.name}-{number}")
+
+
+def point(reports: Path, name: str) -> None:
+    """Let `latest` lead to the run `name`: a link, or a text file where links are refused."""
+    pointer = reports / LATEST
+    partial = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    try:
+        partial.symlink_to(name, target_is_directory=True)
+    except (OSError, NotImplementedError):
+        partial.write_text(f"{name}\n", encoding="utf-8")
+    partial.replace(pointer)
+
+
+def latest(reports: Path) -> Path:
+    """The folder of the last finished run; `DataError` where there is none."""
+    pointer = reports / LATEST
+    if pointer.is_dir():
+        return pointer
+    if pointer.is_file():
+        return reports / pointer.read_text(encoding="utf-8").strip()
+    raise DataError(
+        f"no run was finished in {reports} yet",
+        remedy="run the tests first, or name the folder of a run",
+    )
 
 
 @contextmanager
