@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from emotest.cli.app import ReportsFolder, StoreFolder, app, look
-
-if TYPE_CHECKING:
-    from emotest.report.audit.carrying_out import Finished
 
 _EPILOG = (
     "Exit codes: 0 unchanged, or changed within the tolerance (the sentence says which); 1 drift; "
@@ -79,6 +75,7 @@ def audit(
     from emotest.audit.planning import AuditPlan
     from emotest.report.audit import summary_text
     from emotest.report.audit.carrying_out import carry_out
+    from emotest.report.audit.gate import tell_github
     from emotest.report.audit.watching import watching
     from emotest.store import resolve_store
 
@@ -109,7 +106,7 @@ def audit(
     for one in audits:
         where = str(one.folder / "report.html") if one.folder else None
         typer.echo(summary_text(one.result, look(), where=where), nl=False)
-        _tell_github(one)
+        tell_github(one.result, one.pairs)
     raise typer.Exit(worst([one.result.verdict.exit_code for one in audits]))
 
 
@@ -122,14 +119,3 @@ def _usual_decoding(base: str | None) -> str:
 def worst(codes: list[int]) -> int:
     """One exit code for several audits: drift before inconclusive before unchanged."""
     return next((code for code in (1, 3) if code in codes), 0)
-
-
-def _tell_github(finished: Finished) -> None:
-    """The Markdown on the page of a GitHub Actions run, where there is one."""
-    from emotest.report.audit import markdown_report
-    from emotest.report.writing import append, writing
-
-    if not (page := os.environ.get("GITHUB_STEP_SUMMARY")):
-        return
-    with writing(Path(page), elsewhere="unset GITHUB_STEP_SUMMARY"):
-        append(Path(page), markdown_report(finished.result, finished.pairs))

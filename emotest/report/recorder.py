@@ -200,6 +200,11 @@ class RunRecorder:
 
     # Where it is written
 
+    def folder(self) -> Path | None:
+        """The folder of this run, made if need be, for files of a kind of their own; None where
+        no report is written."""
+        return self._made()
+
     def _made(self) -> Path | None:
         """The folder of this recorder, made when the first thing is to be kept."""
         if self._folder is None and self._reports is not None:
