@@ -18,7 +18,7 @@ import random
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
@@ -130,7 +130,7 @@ class Wire:
     def words(self, reply: Reply) -> str:
         """What the server says, as a short literal in which nothing acts on a terminal."""
         text = reply.body[: 40 * _WORDS].decode("utf-8", "replace")
-        return self._without_key(repr(_said(text)[:_WORDS]))
+        return repr(self._without_key(_said(text))[:_WORDS])
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -296,11 +296,11 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     # A date without a zone is in GMT (RFC 9110).
-    then = then if then.tzinfo else then.replace(tzinfo=timezone.utc)
-    return max(0.0, (then - datetime.now(timezone.utc)).total_seconds())
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())
 
 
 def _chain(error: BaseException) -> list[BaseException]:
