@@ -173,7 +173,7 @@ def _logprob(value: Any, place: str) -> float:
         raise Malformed(f"{place} is no number but {_kind(value)}")
     if not value <= _ROUNDING:
         raise Malformed(f"{place} is {value:g}, no logarithm of a probability")
-    return float(value)
+    return float(max(value, -1e9))  # an integer may be too long for a float
 
 
 def _choice(document: Any) -> dict[str, Any]:
