@@ -136,7 +136,7 @@ class Endpoint:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What is known of the model: where it is served, and its name there. It pins no weights."""
+        """What is known of the model: where it is served, and its name there; no weights."""
         return {"address": self.address, "name": self.name, "api": self.api}
 
     @cached_property
