@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from emotest.errors import ModelError, ModelNotFoundError, UsageError
+from emotest.models.events import TextEvent, emoji_event
 from emotest.models.replies import (
     Answer,
     Api,
@@ -175,10 +176,11 @@ class Endpoint:
         return _run(self._over(wanted, ask))
 
     def emoji_lower_bounds(
-        self, contexts: Sequence[tuple[AuditPrompt, str]]
+        self, contexts: Sequence[tuple[AuditPrompt, str]], *, skip_space: bool = True
     ) -> list[EmojiLowerBound | None]:
         """A lower bound of P(the next grapheme is an emoji) for each (prompt, answer so far).
 
+        With `skip_space`, as elsewhere in emotest, white space before the emoji is passed over.
         One token is asked for, and the mass of those named for its place is summed; see
         `EmojiLowerBound` for what it leaves out. None where the server names none. In chat the
         answer so far has to be empty, for there a reply always starts anew (`UsageError`).
@@ -191,9 +193,10 @@ class Endpoint:
         able = self.capabilities
         if not able.logprobs:
             return [None] * len(contexts)
+        event = emoji_event(skip_space=skip_space)
 
         async def ask(wire: Wire, context: tuple[AuditPrompt, str]) -> EmojiLowerBound | None:
-            return await self._bound(wire, *context, able)
+            return await self._bound(wire, *context, able, event)
 
         return _run(self._over(contexts, ask))
 
@@ -216,7 +219,7 @@ class Endpoint:
         )
 
     async def _bound(
-        self, wire: Wire, prompt: AuditPrompt, so_far: str, able: Capabilities
+        self, wire: Wire, prompt: AuditPrompt, so_far: str, able: Capabilities, event: TextEvent
     ) -> EmojiLowerBound | None:
         asked = self._asked(prompt, so_far) | _sampling(_raw(1), able, None)
         asked |= self._naming(able.logprobs)
@@ -224,7 +227,7 @@ class Endpoint:
         await self._read(wire, reply, prompt.id)
         with _reading(wire):
             tokens = offered_tokens(wire.parsed(reply), self.api)
-        return None if tokens is None else emoji_mass(tokens)
+        return None if tokens is None else emoji_mass(tokens, event)
 
     def _asked(self, prompt: AuditPrompt, so_far: str) -> dict[str, Any]:
         asked: dict[str, Any] = {"model": self.name, "stream": False}

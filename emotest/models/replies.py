@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emotest.text.emoji import find_emoji
+from emotest.models.events import TextEvent
 
 Api = Literal["chat", "completions"]
 
@@ -90,16 +90,19 @@ def offered_tokens(document: Any, api: Api) -> list[OfferedToken] | None:
     return tokens
 
 
-def emoji_mass(tokens: list[OfferedToken]) -> EmojiLowerBound:
-    """The mass of the tokens whose text begins with an emoji that is surely complete."""
-    emoji = [token for token in tokens if begins_with_whole_emoji(token.utf8)]
+def emoji_mass(tokens: list[OfferedToken], event: TextEvent) -> EmojiLowerBound:
+    """The mass of the tokens whose text begins with an emoji that is surely complete.
+
+    `event` is one of `emoji_event()`, the definition that exact probabilities have too.
+    """
+    emoji = [token for token in tokens if begins_with_whole_emoji(token.utf8, event)]
     return EmojiLowerBound(
         min(1.0, sum(math.exp(token.logprob) for token in emoji)),
         min(1.0, sum(math.exp(token.logprob) for token in tokens)),
     )
 
 
-def begins_with_whole_emoji(utf8: bytes | None) -> bool:
+def begins_with_whole_emoji(utf8: bytes | None, event: TextEvent) -> bool:
     """Whether a token's text begins with an emoji, whatever follows but VS15.
 
     A token that ends within a character does not count, also where a whole emoji comes before.
@@ -109,8 +112,7 @@ def begins_with_whole_emoji(utf8: bytes | None) -> bool:
         text = (utf8 or b"").decode("utf-8")
     except UnicodeDecodeError:
         return False
-    found = find_emoji(text)
-    return bool(found) and found[0].start == 0 and not text.endswith("\N{REPLACEMENT CHARACTER}")
+    return event.begins(text) and not text.endswith("\N{REPLACEMENT CHARACTER}")
 
 
 def models_from(document: Any) -> list[str]:
