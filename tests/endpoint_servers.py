@@ -1,18 +1,27 @@
 """Servers on loopback that answer as a script says: well, badly, or not as HTTP at all.
 
 A script takes the `Exchange` of one request and replies through it; `serving(script)` gives the
-running server, which remembers what it was asked.
+running server, which remembers what it was asked. `Program` runs a server of somebody else's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import httpx2
+import pytest
 
 
 @dataclass
@@ -120,3 +129,42 @@ def completion(text: str, *, finish_reason: str = "stop", **more: Any) -> dict[s
     """A reply of completions as OpenAI documents it; `more` goes into the choice."""
     choice = {"index": 0, "text": text, "finish_reason": finish_reason, **more}
     return {"id": "1", "object": "text_completion", "model": "toy-1", "choices": [choice]}
+
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+"""No server of a test may look outside this machine."""
+
+
+class Program:
+    """A server of somebody else's in a process group of its own, with its output in a file."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            self.port = taken.getsockname()[1]
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [word.format(port=self.port) for word in command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env=os.environ | OFFLINE,
+                start_new_session=True,
+            )
+
+    def address(self, *, within_s: float) -> str:
+        """The address once the server is ready; a failure with its log where it is not in time."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(f"http://127.0.0.1:{self.port}/health", trust_env=False).is_success:
+                    return f"http://127.0.0.1:{self.port}/v1"
+            time.sleep(0.1)
+        pytest.fail(f"no server after {within_s:g} s; its log:\n{self._log.read_text()[-4000:]}")
+
+    def stop(self) -> None:
+        """End the process and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
