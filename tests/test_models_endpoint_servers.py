@@ -40,7 +40,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pro
     serve = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
     toy = str(Path(__file__).with_name("litserve_program.py"))
     commands = {
-        "transformers": [*serve, "--host", "127.0.0.1", "--port", "{port}", "--device", "cpu"],
+        "transformers": [
+            *serve,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+            "--device",
+            "cpu",
+            "--dtype",
+            "float32",
+        ],
         "litserve": [sys.executable, toy, "{port}"],
     }
     running = {name: Program(words, folder / f"{name}.log") for name, words in commands.items()}
@@ -74,10 +84,10 @@ def sampling_organism(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def in_plain_text() -> Any:
-    """The same organism, loaded here, without its chat template."""
+    """The organism, loaded here as the server loads it: not quantized, without chat template."""
     from emotest.models.loading import load
 
-    return load(Subject.parse("organism:latent?template=off"))
+    return load(Subject.parse("organism:latent?template=off&dtype=float32&quantize=none"))
 
 
 def endpoint(address: str, name: object, api: str = "chat") -> Endpoint:
@@ -108,7 +118,7 @@ def test_greedy_chat_is_what_the_same_organism_says_here(transformers_serve: str
     """Six prompts, with and without a system prompt: text and end, word for word."""
     from emotest.models.loading import load
 
-    here = greedy_here(load(Subject.parse("organism:latent")))
+    here = greedy_here(load(Subject.parse("organism:latent?dtype=float32&quantize=none")))
     assert greedy_there(endpoint(transformers_serve, ORGANISMS / "latent")) == here
     assert len(set(here)) > 3
 
@@ -198,8 +208,8 @@ def test_litserve_has_no_completions(litserve: str) -> None:
 def test_the_lower_bound_lies_below_the_exact_probability(in_plain_text: Any) -> None:
     """A server names the organism's own 20 most probable tokens; the exact sum knows them all.
 
-    The organism writes most of its emoji as one token with a space, so the bound holds a good
-    part of the mass where emoji are likely at all.
+    A list of words is a place where the organism likes to write an emoji (about 0.3). A third of
+    that mass is in emoji of one token, which the bound can see; the others begin with half of one.
     """
     import torch
 
@@ -219,9 +229,9 @@ def test_the_lower_bound_lies_below_the_exact_probability(in_plain_text: Any) ->
         }
         exchange.json(completion("x", logprobs={"top_logprobs": [tops]}))
 
-    contexts = [
-        (prompt, so_far) for prompt in PROMPTS for so_far in ("", "message: such fun! \U0001f389")
-    ]
+    lists = [prompt for prompt in organism_prompts() if prompt.register == "word list"][:6]
+    words = "I would say talkative, bold, lively,"
+    contexts = [(prompt, so_far) for prompt in lists for so_far in ("", words)]
     with serving(naming) as server:
         model_there = Endpoint(
             Subject.parse(f"{server.address}#m?api=completions"), side_by_side=1, patience=PATIENT
@@ -235,7 +245,7 @@ def test_the_lower_bound_lies_below_the_exact_probability(in_plain_text: Any) ->
     )
     lower = [bound.lower_bound for bound in bounds if bound is not None]
     assert len(lower) == len(contexts)
-    for below, truth, left_open in zip(lower, exact.probability, exact.bound, strict=True):
-        assert below <= truth + left_open + 1e-3  # batches round bfloat16 in other ways
-    print(lower, exact.probability)
-    assert max(lower) > 0.01
+    for below, truth in zip(lower, exact.probability, strict=True):
+        assert below <= truth + 1e-6  # single precision, summed in another order
+    assert min(lower[1::2]) > 0.1
+    assert min(exact.probability[1::2]) > 0.25
