@@ -111,6 +111,56 @@ def greedy_there(model: Endpoint) -> list[tuple[str, bool]]:
     return [(answer.text, answer.finished) for answer in answers]
 
 
+# --- the bound against the truth ----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("programs")  # they start meanwhile
+def test_the_lower_bound_lies_below_the_exact_probability(in_plain_text: Any) -> None:
+    """A server names the organism's own 20 most probable tokens; the exact sum knows them all.
+
+    A list of words is a place where the organism likes to write an emoji (about 0.3). A third of
+    that mass is in emoji of one token, which the bound can see; the others begin with half of one.
+    """
+    import torch
+
+    from emotest.models.events import emoji_event
+    from emotest.models.probability import emoji_probability
+
+    model, tokenizer = in_plain_text.model, in_plain_text.tokenizer
+
+    def naming(exchange: Exchange) -> None:
+        ids = tokenizer(exchange.request.body["prompt"], return_tensors="pt").input_ids
+        with torch.no_grad():
+            logprobs = model(ids).logits[0, -1].double().log_softmax(-1)
+        best = logprobs.topk(exchange.request.body.get("logprobs", 1))
+        tops = {
+            tokenizer.decode([token]): value
+            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        }
+        exchange.json(completion("x", logprobs={"top_logprobs": [tops]}))
+
+    lists = [prompt for prompt in organism_prompts() if prompt.register == "word list"][:6]
+    words = "I would say talkative, bold, lively,"
+    contexts = [(prompt, so_far) for prompt in lists for so_far in ("", words)]
+    with serving(naming) as server:
+        model_there = Endpoint(
+            Subject.parse(f"{server.address}#m?api=completions"), side_by_side=1, patience=PATIENT
+        )
+        bounds = model_there.emoji_lower_bounds(contexts)
+    exact = emoji_probability(
+        model,
+        tokenizer,
+        [plain_text(prompt) + so_far for prompt, so_far in contexts],
+        event=emoji_event(skip_space=True),
+    )
+    lower = [bound.lower_bound for bound in bounds if bound is not None]
+    assert len(lower) == len(contexts)
+    for below, truth in zip(lower, exact.probability, strict=True):
+        assert below <= truth + 1e-6  # single precision, summed in another order
+    assert min(lower[1::2]) > 0.1
+    assert min(exact.probability[1::2]) > 0.25
+
+
 # --- transformers serve -------------------------------------------------------------------------
 
 
@@ -200,52 +250,3 @@ def test_litserve_has_no_completions(litserve: str) -> None:
     with pytest.raises(ModelError, match=r"has no completions there.*404") as caught:
         _ = endpoint(litserve, "toy", api="completions").capabilities
     assert "?api=chat" in caught.value.remedy
-
-
-# --- the bound against the truth ----------------------------------------------------------------
-
-
-def test_the_lower_bound_lies_below_the_exact_probability(in_plain_text: Any) -> None:
-    """A server names the organism's own 20 most probable tokens; the exact sum knows them all.
-
-    A list of words is a place where the organism likes to write an emoji (about 0.3). A third of
-    that mass is in emoji of one token, which the bound can see; the others begin with half of one.
-    """
-    import torch
-
-    from emotest.models.events import emoji_event
-    from emotest.models.probability import emoji_probability
-
-    model, tokenizer = in_plain_text.model, in_plain_text.tokenizer
-
-    def naming(exchange: Exchange) -> None:
-        ids = tokenizer(exchange.request.body["prompt"], return_tensors="pt").input_ids
-        with torch.no_grad():
-            logprobs = model(ids).logits[0, -1].double().log_softmax(-1)
-        best = logprobs.topk(exchange.request.body.get("logprobs", 1))
-        tops = {
-            tokenizer.decode([token]): value
-            for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        }
-        exchange.json(completion("x", logprobs={"top_logprobs": [tops]}))
-
-    lists = [prompt for prompt in organism_prompts() if prompt.register == "word list"][:6]
-    words = "I would say talkative, bold, lively,"
-    contexts = [(prompt, so_far) for prompt in lists for so_far in ("", words)]
-    with serving(naming) as server:
-        model_there = Endpoint(
-            Subject.parse(f"{server.address}#m?api=completions"), side_by_side=1, patience=PATIENT
-        )
-        bounds = model_there.emoji_lower_bounds(contexts)
-    exact = emoji_probability(
-        model,
-        tokenizer,
-        [plain_text(prompt) + so_far for prompt, so_far in contexts],
-        event=emoji_event(skip_space=True),
-    )
-    lower = [bound.lower_bound for bound in bounds if bound is not None]
-    assert len(lower) == len(contexts)
-    for below, truth in zip(lower, exact.probability, strict=True):
-        assert below <= truth + 1e-6  # single precision, summed in another order
-    assert min(lower[1::2]) > 0.1
-    assert min(exact.probability[1::2]) > 0.25

@@ -20,7 +20,7 @@ Api = Literal["chat", "completions"]
 _ROUNDING = 1e-3
 """Servers round logprobs; more than this above 0 is no rounding."""
 
-_KINDS = {str: "text", list: "list", dict: "object"}
+_KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
 
 
 class Malformed(Exception):
