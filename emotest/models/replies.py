@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from emotest.models.events import TextEvent
 
 Api = Literal["chat", "completions"]
+Kind = TypeVar("Kind")
 
 _ROUNDING = 1e-3
 """Servers round logprobs; more than this above 0 is no rounding."""
@@ -185,14 +186,14 @@ def _choice(document: Any) -> dict[str, Any]:
     return _of(choices[0], dict, "choices[0]")
 
 
-def _of(value: Any, kind: type, place: str) -> Any:
+def _of(value: Any, kind: type[Kind], place: str) -> Kind:
     if not isinstance(value, kind):
         raise Malformed(f"{place} is no {_KINDS[kind]} but {_kind(value)}")
     return value
 
 
 def _text(row: dict[str, Any], name: str, place: str) -> str:
-    return str(_of(row.get(name), str, place))
+    return _of(row.get(name), str, place)
 
 
 def _optional_text(row: dict[str, Any], name: str, place: str) -> str | None:
