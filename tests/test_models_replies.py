@@ -180,6 +180,7 @@ def spoilt(**fields: Any) -> Script:
         (spoilt(logprob=None), "logprob is no number but missing"),
         (spoilt(logprob=True), "logprob is no number but bool"),
         (spoilt(logprob=0.5), "logprob is 0.5, no logarithm of a probability"),
+        (spoilt(logprob=10**400), "logprob is 10+, no logarithm"),
         (spoilt(token=None), "token is no text but missing"),
         (spoilt(bytes="abc"), "bytes is no list but str"),
         (spoilt(bytes=[300]), "bytes holds something else than bytes"),

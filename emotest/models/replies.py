@@ -175,7 +175,7 @@ def _logprob(value: Any, place: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise Malformed(f"{place} is no number but {_kind(value)}")
     if not value <= _ROUNDING:
-        raise Malformed(f"{place} is {value:g}, no logarithm of a probability")
+        raise Malformed(f"{place} is {str(value)[:20]}, no logarithm of a probability")
     return float(max(value, -1e9))  # an integer may be too long for a float
 
 
