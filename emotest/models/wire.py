@@ -32,6 +32,7 @@ LARGEST_REPLY = 8 * 2**20
 """Bytes of a reply; an answer of 100,000 tokens with logprobs stays below."""
 
 _WORDS = 300
+_LAST_PORT = 65535
 _REDIRECTS = range(300, 400)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -248,6 +249,8 @@ def checked_address(address: str) -> str:
         )
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError(f"the address {address!r} names no host", remedy=remedy)
+    if any(c.isspace() for c in address) or not 1 <= (url.port or 80) <= _LAST_PORT:
+        raise UsageError(f"the address {address!r} holds a blank or no usable port", remedy=remedy)
     return address.rstrip("/")
 
 
