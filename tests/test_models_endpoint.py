@@ -182,6 +182,13 @@ def test_what_is_done_is_not_asked_again() -> None:
     assert rest == [a for a in whole if (a.prompt_id, a.sample) not in done]
 
 
+def test_where_all_is_done_nobody_is_asked() -> None:
+    """A finished run needs no server."""
+    done = {("p0", 0)}
+    model = endpoint("http://127.0.0.1:1/v1")
+    assert model.answers(PROMPTS[:1], Decoding(), 1, 7, lambda _: None, done) == []
+
+
 def test_no_more_requests_are_under_way_than_allowed() -> None:
     """Twelve samples, three at a time: the server never sees a fourth, and sees three."""
     now, most, lock = 0, 0, threading.Lock()

@@ -76,7 +76,8 @@ class Capabilities:
 
     `limit` is its name for the number of new tokens; `logprobs` how many tokens it names, 0 for
     none. `varies`: two answers at temperature 1 differed. `repeats`: one seed gave one answer
-    twice, None where that shows nothing. `top_k` taken is not `top_k` obeyed: many servers drop
+    twice, None where that shows nothing; that was seen one request at a time, and a server with one
+    generator for all may still mix up seeds of requests side by side. `top_k` taken is not `top_k` obeyed: many servers drop
     fields that they do not know.
     """
 
@@ -142,7 +143,7 @@ class Endpoint:
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What the server can do, tried once with four short requests or a few more."""
+        """What the server can do, tried once: three short requests, and one for each refusal."""
         return _run(self._tried())
 
     def answers(
@@ -166,6 +167,8 @@ class Endpoint:
             for sample in range(n_samples)
             if (prompt.id, sample) not in done
         ]
+        if not wanted:
+            return []
         able = self.capabilities
 
         async def ask(wire: Wire, which: tuple[AuditPrompt, int]) -> ServedAnswer:
