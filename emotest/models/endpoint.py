@@ -76,9 +76,9 @@ class Capabilities:
 
     `limit` is its name for the number of new tokens; `logprobs` how many tokens it names, 0 for
     none. `varies`: two answers at temperature 1 differed. `repeats`: one seed gave one answer
-    twice, None where that shows nothing; that was seen one request at a time, and a server with one
-    generator for all may still mix up seeds of requests side by side. `top_k` taken is not `top_k` obeyed: many servers drop
-    fields that they do not know.
+    twice, None where that shows nothing; the requests came one by one, and a server with one
+    generator for all may still mix up the seeds of requests side by side. `top_k` taken is not
+    `top_k` obeyed: many servers drop fields that they do not know.
     """
 
     limit: str = "max_tokens"
