@@ -6,10 +6,13 @@ import json
 import re
 import unicodedata
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from emotest.audit.result import AuditResult, Pair, Word
 from emotest.errors import DataError, StoreError
@@ -24,6 +27,7 @@ from emotest.report.audit import wording as w
 from emotest.report.audit.browse import browser_data
 from emotest.report.audit.plots import plots
 from emotest.report.terminal import Look
+from emotest.report.visible import visible
 from tests.audit_results import HOSTILE, hostile_pair, hostile_result, pairs, result
 
 WORDS: tuple[Word, ...] = ("unchanged", "changed within tolerance", "drift", "inconclusive")
@@ -44,6 +48,18 @@ def bare() -> AuditResult:
     full = result("inconclusive")
     return replace(full, measures=[], emoji=[], positions=[], probabilities=[], decodings=[],
                    entropy={}, evidence=replace(full.evidence, looks=[]))  # fmt: skip
+
+
+@cache
+def page_of(word: Word) -> str:
+    """The page of an invented audit."""
+    return html_report(result(word), pairs(3))
+
+
+@cache
+def hostile_page() -> str:
+    """The page of an audit in which all text is hostile."""
+    return html_report(hostile_result(), [hostile_pair()])
 
 
 class Page(HTMLParser):
@@ -86,7 +102,7 @@ def test_who_wrote_emoji_is_read_off_every_answer() -> None:
     """One emoji in any sample suffices; a text heart or a shortcode is none."""
     assert w.wrote(pair("hi", "yes 🎉")) == "only tuned"
     assert w.wrote(pair("hi 🎉", "yes")) == "only base"
-    assert w.wrote(pair("no", "", base=["no", "👍"], tuned=["👍", "no"])) == "both"
+    assert w.wrote(replace(pair(), base=["no", "👍"], tuned=["👍", "no"])) == "both"
     assert w.wrote(pair("❤ :smile:", "(^_^)")) == "neither"
 
 
@@ -145,6 +161,7 @@ def test_a_plot_takes_its_colours_from_the_page() -> None:
     """Ink, base and tuned are the page's; no ground of its own; ids are the plot's alone."""
     for plot in plots(result("drift")):
         colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", plot.svg))
+        colours = {c for c in colours if not c.startswith("url(#")}  # hatches
         assert colours <= {"none", "currentColor", "var(--faint)", "var(--base)", "var(--tuned)"}
         ids = re.findall(r'\sid="([^"]*)"', plot.svg)
         assert ids
@@ -173,18 +190,18 @@ def test_a_served_model_gives_lower_bounds_and_the_plot_says_so() -> None:
 @pytest.mark.parametrize("word", WORDS)
 def test_the_page_has_its_parts_in_order(word: Word) -> None:
     """Verdict, what changed, plots, answers, provenance; one h1, no level of heading skipped."""
-    page = Page(html_report(result(word), pairs(3)))
+    page = Page(page_of(word))
     named = [a["aria-labelledby"] for a in page.all("section")]
     assert named == ["verdict", "changed", "plots", "answers", "provenance"]
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 def test_the_page_is_named_and_labelled_throughout() -> None:
     """Language, unique ids, links that lead somewhere, captions, headers with scope, alt texts."""
-    text = html_report(result(), pairs(3))
+    text = page_of("drift")
     page = Page(text)
     assert page.all("html") == [{"lang": "en"}]
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -216,20 +233,17 @@ def test_the_page_asks_for_nothing() -> None:
 
 def test_hostile_text_makes_no_element() -> None:
     """The page has the same tags and attributes, whatever is said in it, and is UTF-8."""
-    harmless = json.loads(json.dumps("x"))
-    hostile, plain = (
-        Page(html_report(hostile_result(), [replace(hostile_pair(), turns=[("user", text)])]))
-        for text in (HOSTILE, harmless)
-    )
+    text = hostile_page()
+    hostile, plain = Page(text), Page(text.replace(escape(visible(HOSTILE)), "x"))
+    assert visible(HOSTILE) not in text
     assert [(tag, set(a)) for tag, a in hostile.tags] == [(tag, set(a)) for tag, a in plain.tags]
     assert not hostile.all("img")
     assert len(hostile.all("script")) == 2
-    text = html_report(hostile_result(), [hostile_pair()])
     text.encode("utf-8")
     assert "⟨U+202E⟩" in text
     assert "⟨U+D83D⟩" in text
     assert "\ufffd" in text
-    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b", text)
+    assert "{{ 7*7 }}" in text  # the template engine has not read it
     unseen = {c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
     assert not unseen
     assert not set(text) & set("\u202e\u202c\u2028")
@@ -264,9 +278,9 @@ def test_every_view_begins_with_the_verdict_and_its_sentence(word: Word) -> None
     views = (markdown_report(made, pairs()), summary_text(made, Look(100)))
     for text in views:
         assert word in text.splitlines()[0]
-        assert made.verdict.sentence.split(":")[0] in text
+        assert made.verdict.sentence.split(":")[0] in text.replace("\n", " ")
         assert "these two checkpoints" in text
-    assert made.verdict.sentence in html_report(made, [])
+    assert made.verdict.sentence in page_of(word)
 
 
 def test_markdown_shows_five_examples_with_emoji_marked() -> None:
@@ -283,7 +297,7 @@ def test_hostile_text_does_nothing_in_markdown_and_terminal() -> None:
     made = markdown_report(hostile_result(), [hostile_pair()])
     made.encode("utf-8")
     assert "<script>" not in made
-    assert "](http" not in made
+    assert not re.search(r"(?<!\\)\]\(", made)
     shown = summary_text(hostile_result(), Look(80), where=HOSTILE)
     shown.encode("utf-8")
     for text in (made, shown):
@@ -318,10 +332,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_an_audit_can_be_written_again(tmp_path: Path) -> None:
     """The second result replaces the first."""
-    write_audit(result("drift"), pairs(5), tmp_path)
-    write_audit(result("unchanged"), pairs(2), tmp_path)
+    write_audit(result("unchanged"), pairs(5), tmp_path)
+    write_audit(bare(), pairs(2), tmp_path)
     again, kept = load_audit(tmp_path)
-    assert again.verdict.word == "unchanged"
+    assert again.verdict.word == "inconclusive"
     assert len(kept) == 2
 
 
@@ -343,7 +357,7 @@ def test_a_broken_folder_is_named_with_file_and_place(
     tmp_path: Path, file: str, content: bytes | None, cause: str
 ) -> None:
     """Missing, cut off, of another version, not UTF-8."""
-    write_audit(result(), pairs(2), tmp_path)
+    write_audit(bare(), pairs(2), tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
