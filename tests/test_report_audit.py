@@ -322,7 +322,8 @@ def test_the_terminal_keeps_its_width_and_says_where_the_report_is(width: int) -
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """The very values, hostile ones with half a surrogate pair too; four files and no leftover."""
-    made, kept = hostile_result(), [*pairs(3), hostile_pair()]
+    ends = pair("two\u2028lines", "three\u0085\x0b\x1clines")  # ends of lines to Python alone
+    made, kept = hostile_result(), [*pairs(3), ends, hostile_pair()]
     path = write_audit(made, kept, tmp_path / "new" / "run")
     assert path == tmp_path / "new" / "run" / "report.html"
     assert load_audit(path.parent) == (made, kept)

@@ -18,9 +18,13 @@ from emotest.audit.result import Pair
 from emotest.report.audit import html_report
 from tests.audit_results import HOSTILE, hostile_pair, hostile_result, pairs, result
 
-playwright = pytest.importorskip("playwright.sync_api") if not os.environ.get(
-    "EMOTEST_REQUIRE_BROWSER"
-) else __import__("playwright.sync_api", fromlist=["sync_playwright"])  # fmt: skip
+REQUIRED = bool(os.environ.get("EMOTEST_REQUIRE_BROWSER"))
+if REQUIRED:
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is missing: pip install 'emotest[test]'"
+    )
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 REMEDY = "install it: apt-get install chromium fonts-noto-color-emoji (or set PATH to a Chrome)"
@@ -61,7 +65,7 @@ def chromium() -> Iterator[playwright.Browser]:
     """A headless Chromium of the system."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        if os.environ.get("EMOTEST_REQUIRE_BROWSER"):
+        if REQUIRED:
             pytest.fail(f"EMOTEST_REQUIRE_BROWSER is set, but no Chromium is found; {REMEDY}")
         pytest.skip(f"no Chromium is found; {REMEDY}")
     with playwright.sync_playwright() as driver:
