@@ -208,8 +208,10 @@ def _two_by_two(axes: Axes, cells: Sequence[PlaceProbability]) -> None:
         heights = [mine[text].probability for text in there]
         open_mass = [mine[text].open or 0.0 for text in there]
         axes.bar(at, heights, 0.36, color=_STYLES[side]["color"], hatch=hatch, label=side)
-        axes.errorbar(at, heights, yerr=[[0.0] * len(at), open_mass], fmt="none", ecolor=INK,
-                      elinewidth=1, capsize=2)  # fmt: skip
+        whiskers = [[0.0] * len(at), open_mass]
+        axes.errorbar(
+            at, heights, yerr=whiskers, fmt="none", color=INK, ecolor=INK, elinewidth=1, capsize=2
+        )
     axes.set_xticks(range(2), ["text of\nbase", "text of\ntuned"])
     axes.set_xlim(-0.55, 1.55)
     axes.grid(axis="y", alpha=0.5)

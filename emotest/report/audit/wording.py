@@ -94,12 +94,12 @@ def tone_sentence(result: AuditResult) -> str | None:
     moved = [said(m.name) for m in tone if changed(m)]
     if not moved:
         return (
-            f"None of {len(tone)} measures of tone moved beyond its interval: what changed, if "
-            "anything, is emoji and not tone at large."
+            f"Tone: the intervals of all {len(tone)} measures hold 0; nothing here points to a "
+            "general shift in tone."
         )
     return (
-        f"Tone moved too: {len(moved)} of {len(tone)} measures of it ({', '.join(moved)}), so the "
-        "change may be part of a general shift in tone."
+        f"Tone moved too: {len(moved)} of {len(tone)} measures of it ({', '.join(moved)}), so a "
+        "change in emoji may be part of a general shift in tone."
     )
 
 
