@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from emotest.artefacts.audit import Place, Spot
 from emotest.audit import measuring
-from emotest.audit.asking import Interview, spots_of
+from emotest.audit.arms import Probabilities
+from emotest.audit.asking import Interview, Role, spots_of
 from emotest.audit.planning import AuditPlan
 from emotest.audit.result import (
     EXIT_CODES,
@@ -59,6 +61,7 @@ OnLook = Callable[[Seen], None]
 def conduct(
     interview: Interview,
     plan: AuditPlan,
+    prompts: PromptSet,
     *,
     name: str,
     made_at: str,
@@ -67,17 +70,16 @@ def conduct(
     m: int = 1,
 ) -> tuple[AuditResult, list[Pair]]:
     """Carry out an audit. With `m` checkpoints against one base each is decided at alpha / m."""
-    of_organism = interview.base.subject.is_organism
-    prompts = plan.asked(of_organism=of_organism)
     plan = replace(plan, alpha=plan.alpha / m)
     _ = plan.marker_of  # a marker that cannot be read ends the audit before it begins
+    base, tuned = interview.arms["base"], interview.arms["tuned"]
     pairs, drift = _asked(interview, plan, prompts, on_look)
-    notes = _notes(plan, pairs, m)
+    notes = [*_notes(plan, pairs, m), *base.notes(plan.asking), *tuned.notes(plan.asking)]
     result = AuditResult(
         name=name,
         made_at=made_at,
-        base=interview.base.told(),
-        tuned=interview.tuned.told(),
+        base=base.told(),
+        tuned=tuned.told(),
         verdict=_verdict(drift, pairs, notes),
         plan=plan.told(prompts),
         evidence=_evidence(drift, pairs, plan.alpha),
@@ -112,12 +114,7 @@ def _asked(
 
 
 def _ask(interview: Interview, plan: AuditPlan, batch: list[AuditPrompt]) -> list[Pair]:
-    return interview.pairs(
-        batch,
-        decoding=plan.sampled,
-        n_samples=plan.n_samples,
-        sampling_seed=plan.sampling_seed,
-    )
+    return interview.pairs(batch, plan.asking)
 
 
 def _decided(plan: AuditPlan, pairs: list[Pair], budget: int) -> Drift:
@@ -206,27 +203,37 @@ def _probabilities(
 ) -> list[PlaceProbability]:
     """The 2x2 of text by weights at each kind of place: means over the places."""
     by_id = {prompt.id: prompt.prompt() for prompt in prompts}
-    chosen = pairs[:PROBABILITY_PROMPTS]
     found = []
     for text in ROLES:
-        spots = spots_of(chosen, by_id, text)
-        places = np.array([spot.place for spot in spots])
+        spots = spots_of(pairs[:PROBABILITY_PROMPTS], by_id, text)
         asked = interview.probabilities(spots)
         for weights in ROLES:
-            probability, open_mass = asked[weights]
-            for place in dict.fromkeys(spot.place for spot in spots):
-                here = places == place
-                found.append(
-                    PlaceProbability(
-                        place=place,
-                        text=text,
-                        weights=weights,
-                        probability=float(probability[here].mean()),
-                        open=float(open_mass[here].mean()),
-                        n_contexts=int(here.sum()),
-                    )
-                )
+            if (known := asked[weights]) is not None:
+                found += [
+                    row
+                    for place in dict.fromkeys(spot.place for spot in spots)
+                    if (row := _at_place(place, text, weights, spots, known)) is not None
+                ]
     return found
+
+
+def _at_place(
+    place: Place, text: Role, weights: Role, spots: list[Spot], known: Probabilities
+) -> PlaceProbability | None:
+    """One cell at one kind of place; None where nothing is known there."""
+    here = np.array([spot.place == place for spot in spots]) & ~np.isnan(known.found)
+    if not here.any():
+        return None
+    exact = known.open_mass is not None
+    return PlaceProbability(
+        place=place,
+        text=text,
+        weights=weights,
+        probability=float(known.found[here].mean()),
+        open=float(known.open_mass[here].mean()) if known.open_mass is not None else None,
+        n_contexts=int(here.sum()),
+        served=not exact,
+    )
 
 
 def _under(interview: Interview, plan: AuditPlan, prompts: PromptSet, decoding: str) -> DecodingRow:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from emotest.audit.models import Model, pinned
+from emotest.audit.models import Model
 from emotest.session import Session
 from emotest.settings import DEFAULT_BASE, Settings
 from emotest.study.personality import Trait, trait_condition
-from emotest.study.subjects import Subject
 from emotest.workshop.progress import OnProgress
 
 TRAIT = Trait.EXTRAVERSION
@@ -27,10 +26,8 @@ def demonstration(
     (adapter, *_) = session.study.adapters(trait_condition(TRAIT))
     session.make([adapter], on_progress)
     folder = session.entry(adapter).folder
-    model = pinned(str(session.subject), "--base")
-    subject = replace(Subject.parse(str(session.subject)), adapter=str(folder))
-    tuned = pinned(str(subject), "--tuned")
+    tuned = replace(session.subject, adapter=str(folder))
     return (
-        replace(model, label=base),
-        replace(tuned, label=f"{base} with an adapter tuned to {TRAIT}"),
+        replace(Model.pinned(session.subject), label=base),
+        replace(Model.pinned(tuned), label=f"{base} with an adapter tuned to {TRAIT}"),
     )

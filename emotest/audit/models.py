@@ -1,7 +1,7 @@
-"""The two models of an audit: a subject as the user wrote it, pinned to what decides its answers.
+"""A local model of an audit: a subject as the user wrote it, pinned to what decides its answers.
 
-Subject in, `Model` out. A base with an adapter and its base alone share one model in memory, so
-each model says in whose workshop it is asked. Nothing is loaded here.
+Subject in, `Model` out. A base with an adapter and its base alone share one model in memory, so a
+model says what is loaded before an adapter is attached. Nothing is loaded here.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from dataclasses import asdict, dataclass, replace
 
 from emotest.artefacts.audit import AuditedModel
 from emotest.audit.result import Audited
-from emotest.errors import UsageError
 from emotest.models.identity import Identity, resolve
 from emotest.study.subjects import Subject
 
 
 @dataclass(frozen=True)
 class Model:
-    """A local model that can be audited.
-
-    `workshop` is the subject that a worker loads: the model without its adapter.
-    """
+    """A model with weights that are here."""
 
     subject: Subject
     identity: Identity
     label: str = ""
     """What a person calls it, where that is not the subject."""
 
+    @classmethod
+    def pinned(cls, subject: Subject) -> Model:
+        """The model that a subject names, its files found and hashed."""
+        return cls(subject, resolve(subject))
+
     @property
     def workshop(self) -> str:
-        """The subject without its adapter, as text."""
+        """The subject without its adapter, as text: what a worker loads."""
         return str(replace(self.subject, adapter=None))
 
     @property
@@ -40,9 +41,8 @@ class Model:
     def asked(self) -> AuditedModel:
         """The model as requests name it."""
         adapter = self.identity.adapter
-        return AuditedModel(
-            str(self.subject), self.identity.digest, adapter.folder if adapter else None
-        )
+        folder = adapter.folder if adapter else None
+        return AuditedModel(str(self.subject), self.identity.digest, folder)
 
     def told(self) -> Audited:
         """The model as a result names it: no place on this machine."""
@@ -51,27 +51,7 @@ class Model:
             del fields[place]
         if fields["adapter"]:
             del fields["adapter"]["folder"]
-        return Audited(
-            subject=self.label or str(self.subject), identity=fields, digest=self.identity.digest
-        )
-
-
-def pinned(subject: str, flag: str) -> Model:
-    """The model that a subject names; errors say which of the two it was (`flag`)."""
-    found = Subject.parse(subject)
-    if found.kind == "served":
-        raise UsageError(
-            f"{flag} {subject} is a served model, which is asked through its endpoint",
-            remedy="name a local model here",
-        )
-    return Model(found, resolve(found))
-
-
-def require_two(base: Model, tuned: Model) -> None:
-    """Refuse to hold a model against itself: an audit of equals says nothing about either."""
-    if base.identity.digest == tuned.identity.digest:
-        raise UsageError(
-            f"--base {base.subject} and --tuned {tuned.subject} are the same model",
-            remedy="name two models; a null audit of one model under two seeds is in "
-            "benchmarks/audit_calibration.py",
-        )
+            if self.label:
+                del fields["adapter"]["source"]
+        name = self.label or str(self.subject)
+        return Audited(subject=name, identity=fields, digest=self.identity.digest)

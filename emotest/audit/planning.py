@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from emotest.audit.arms import Asking
 from emotest.audit.result import Plan, Prompts
 from emotest.errors import UsageError
 from emotest.organism.audit_prompts import organism_prompts
@@ -86,6 +87,11 @@ class AuditPlan:
     def sampled(self) -> Decoding:
         """How answers are sampled."""
         return DECODINGS[self.decoding]
+
+    @property
+    def asking(self) -> Asking:
+        """How both models are asked."""
+        return Asking(self.sampled, self.n_samples, self.sampling_seed)
 
     @cached_property
     def marker_of(self) -> Marker | None:

@@ -6,14 +6,16 @@ neither typer nor pytest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emotest.audit.arms import Arm, LocalArm, ServedArm
 from emotest.audit.asking import Interview
 from emotest.audit.conduct import conduct
 from emotest.audit.demonstration import demonstration
-from emotest.audit.models import Model, pinned, require_two
+from emotest.audit.models import Model
 from emotest.audit.planning import AuditPlan
 from emotest.audit.result import AuditResult, Pair
 from emotest.errors import UsageError
@@ -23,6 +25,9 @@ from emotest.report.recorder import run_name
 from emotest.report.run import machine, now, versions
 from emotest.report.writing import claimed, point, writing
 from emotest.store import Store
+from emotest.study.subjects import Subject
+from emotest.workshop.crew import OpenWorkshop, Workshop
+from emotest.workshop.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,24 @@ def carry_out(
     Several checkpoints are each decided at alpha divided by their number. Errors are those of
     resolving, asking and writing; what was asked before one is in the store.
     """
-    models = _models(base, tuned, store, watch)
     kept = Store(store)
     try:
+        pairs = _sides(base, tuned, store, watch)
         return [
-            _one(first, second, plan, kept, reports, watch, workers, m=len(models))
-            for first, second in models
+            _one(first, second, plan, kept, reports, watch, workers, m=len(pairs))
+            for first, second in pairs
         ]
     finally:
         kept.close()
 
 
-def _models(
+Side = Model | Subject
+"""A local model, or a served one."""
+
+
+def _sides(
     base: str | None, tuned: Sequence[str], store: Path, watch: Watching
-) -> list[tuple[Model, Model]]:
+) -> list[tuple[Side, Side]]:
     if base is None and not tuned:
         return [demonstration(store, watch.progress)]
     if base is None or not tuned:
@@ -71,16 +80,29 @@ def _models(
             f"{given} is given and {lacking} is not",
             remedy=f"name the other model with {lacking}, or leave both out for a demonstration",
         )
-    first = pinned(base, "--base")
-    seconds = [pinned(one, "--tuned") for one in tuned]
-    for second in seconds:
-        require_two(first, second)
+    first = _side(base)
+    seconds = [_side(one) for one in tuned]
+    for name, second in zip(tuned, seconds, strict=True):
+        if _digest(first) == _digest(second):
+            raise UsageError(
+                f"--base {base} and --tuned {name} are the same model",
+                remedy="name two models: one held against itself says nothing about either",
+            )
     return [(first, second) for second in seconds]
 
 
+def _side(text: str) -> Side:
+    subject = Subject.parse(text)
+    return subject if subject.kind == "served" else Model.pinned(subject)
+
+
+def _digest(side: Side) -> str:
+    return side.identity.digest if isinstance(side, Model) else str(side)
+
+
 def _one(
-    base: Model,
-    tuned: Model,
+    base: Side,
+    tuned: Side,
     plan: AuditPlan,
     store: Store,
     reports: Path | None,
@@ -89,22 +111,49 @@ def _one(
     *,
     m: int,
 ) -> Finished:
-    name = f"{run_name(str(tuned.subject))}-audit"
-    folder = None
-    with Interview(base, tuned, store, watch.progress, workers) as interview:
+    subject = tuned.subject if isinstance(tuned, Model) else tuned
+    of_organism = isinstance(base, Model) and base.subject.is_organism
+    prompts = plan.asked(of_organism=of_organism)
+    with _arms(base, tuned, store, watch.progress, workers) as (first, second):
         result, pairs = conduct(
-            interview,
+            Interview(first, second),
             plan,
-            name=name,
+            prompts,
+            name="",
             made_at=now(),
             environment={"machine": machine(), "versions": versions()},
             on_look=watch.look,
             m=m,
         )
+    result = replace(result, name=f"{run_name(str(subject))}-audit")
+    folder = None
     if reports is not None:
-        with writing(reports / name, elsewhere="name another folder with --reports"):
-            folder = claimed(reports / name)
+        with writing(reports / result.name, elsewhere="name another folder with --reports"):
+            folder = claimed(reports / result.name)
         result = replace(result, name=folder.name)
         write_audit(result, pairs, folder)
         point(reports, folder.name)
     return Finished(result, pairs, folder)
+
+
+@contextmanager
+def _arms(
+    base: Side, tuned: Side, store: Store, tell: OnProgress, workers: int
+) -> Iterator[tuple[Arm, Arm]]:
+    """Both arms, their models in memory until the block is left.
+
+    With one worker, models that stand on the same base share it in memory; with two, each has a
+    worker of its own, and they answer at the same time.
+    """
+    with ExitStack() as closing:
+        shops: dict[str, OpenWorkshop] = {}
+
+        def arm(side: Side, role: str) -> Arm:
+            if not isinstance(side, Model):
+                return ServedArm(side, role, store, tell)
+            name = side.loaded_as if workers == 1 else role
+            if name not in shops:
+                shops[name] = closing.enter_context(Workshop(side.workshop, store).open())
+            return LocalArm(side, role, shops[name], tell)
+
+        yield arm(base, "base"), arm(tuned, "tuned")
