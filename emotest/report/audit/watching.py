@@ -47,7 +47,9 @@ class Watching:
         """Some more prompts were asked."""
         if self.bars is None:
             self.console.print(
-                f"  {seen.n_prompts}/{seen.budget} prompts: {standing(seen)}", highlight=False
+                f"  {seen.n_prompts}/{seen.budget} prompts: {standing(seen)}",
+                highlight=False,
+                soft_wrap=True,
             )
             return
         if self.asked is None:
