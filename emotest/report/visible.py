@@ -22,6 +22,7 @@ _BLANK |= {*range(0x2061, 0x2065), *range(0x206A, 0x2070), *range(0xFFF9, 0xFFFC
 _TAGS = range(0xE0000, 0xE1000)
 _LINE_ENDS = {"\n": "⏎", "\t": " ", "\N{LINE SEPARATOR}": "⏎", "\N{PARAGRAPH SEPARATOR}": "⏎"}
 
+_NOT_PLAIN = re.compile(r"[^ -~]")  # printable ASCII always shows as it is
 _LINES = re.compile(r"[^\n\t]+")
 
 _MARKUP = re.compile(r"[\\`*_\[\]{}|~<>&#$@]|:(?=//)|(?<!\d):(?=[\w+-]+:)|(?<=www)\.")
@@ -84,7 +85,7 @@ def _mapped(text: str, outside: Callable[[str], str], inside: Callable[[str], st
 
 
 def _seen(text: str) -> str:
-    return "".join(map(_character, text.replace("\r\n", "\n")))
+    return _NOT_PLAIN.sub(lambda match: _character(match.group()), text.replace("\r\n", "\n"))
 
 
 def _seen_in_lines(text: str) -> str:
