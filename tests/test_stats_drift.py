@@ -189,6 +189,10 @@ class TestNeeded:
         found = sequential_drift(np.zeros(40), within=0.05, budget=40)
         assert found.n_needed == pytest.approx(88, rel=0.25)
 
+    def test_one_more_where_the_formula_would_promise_none(self) -> None:
+        """Seven wins in a row lack one (31.9 of 40), though 7 * log(2) would seem to be enough."""
+        assert sequential_drift(np.ones(7), within=0.05, budget=7).n_needed == 8
+
     def test_none_where_no_number_would_do(self) -> None:
         """Answers that swing from one end to the other, and a margin of a thousandth."""
         row = np.tile([1.0, -1.0], 20)
