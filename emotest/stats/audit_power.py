@@ -142,7 +142,7 @@ def audit_power(
     answer, audit or look.
     """
     _check(base_rate, tuned_rate, concordance, margin, alpha)
-    _check_counts(budget=budget, every=1 if every is None else every, samples=n_samples, reps=reps)
+    _check_counts(budget=budget, every=every, samples=n_samples, reps=reps)
     ends = []
     for n in _portions(reps, budget):
         base, tuned = drawn(base_rate, tuned_rate, (n, budget), n_samples, concordance, rng)
@@ -346,8 +346,17 @@ def _check(base: float, tuned: float, concordance: float, margin: float, alpha: 
         )
 
 
-def _check_counts(*, budget: int, every: int, samples: int, reps: int) -> None:
-    counts = {"prompts": budget, "prompts a look": every, "samples": samples, "audits": reps}
+def _check_counts(*, budget: int, every: int | None, samples: int, reps: int) -> None:
+    if every is None and budget == 1:
+        raise StatisticsError(
+            "1 prompts cannot be planned at a fixed size", remedy="give at least 2 prompts"
+        )
+    counts = {
+        "prompts": budget,
+        "prompts a look": 1 if every is None else every,
+        "samples": samples,
+        "audits": reps,
+    }
     for name, count in counts.items():
         if count < 1:
             raise StatisticsError(
