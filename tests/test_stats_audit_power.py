@@ -21,7 +21,6 @@ from emotest.stats.audit_power import (
 from emotest.stats.betting import log_e_of_counts, log_e_of_mean
 from emotest.stats.drift import fixed_drift, sequential_drift
 
-
 Rng = np.random.Generator
 
 
