@@ -109,11 +109,11 @@ class TestPower:
     def test_the_power_of_a_t_test(self, rng: Rng) -> None:
         """A fixed size against the normal approximation, within 3 deviations of 2,000 audits.
 
-        .3 to .42 with 300 prompts: variance .21 + .2436 = .4536, error .0389, .12 / .0389 = 3.086;
-        beyond 1.968: Phi(1.118) = .868, and 3 * sqrt(.868 * .132 / 2000) = .023.
+        .3 to .385, 2 answers for each of 300 prompts: variance (.21 + .2368) / 2 = .2234, error
+        .02729, .085 / .02729 = 3.115; beyond 1.968: Phi(1.147) = .874, 3 * sqrt(.11 / 2000) = .022.
         """
-        found = audit_power(0.3, 0.42, budget=300, every=None, reps=2_000, rng=rng)
-        assert found.words["drift"].value == pytest.approx(0.868, abs=0.023)
+        found = audit_power(0.3, 0.385, budget=300, every=None, n_samples=2, reps=2_000, rng=rng)
+        assert found.words["drift"].value == pytest.approx(0.874, abs=0.022)
 
     def test_the_same_seed_gives_the_same_power(self) -> None:
         """And another one another."""

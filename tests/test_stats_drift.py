@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.weightstats import ttost_paired
 
 from emotest.errors import StatisticsError
 from emotest.stats.drift import Drift, Thresholds, fixed_drift, sequential_drift
+from emotest.stats.pairs import margin_p
 
 MARGIN = 0.3
 """So wide that rows of a few dozen prompts reach every word."""
@@ -220,6 +222,15 @@ class TestNeeded:
         assert found.n_needed == pytest.approx(289, rel=0.03)
 
 
+WORD = {
+    (True, False): "unchanged",
+    (True, True): "changed within tolerance",
+    (False, True): "drift",
+    (False, False): "inconclusive",
+}
+"""What shows equivalence, and a change, in a word."""
+
+
 class TestFixedSize:
     """All prompts at once, against scipy and statsmodels."""
 
@@ -228,10 +239,9 @@ class TestFixedSize:
     def test_it_is_the_paired_t_test_and_two_one_sided_ones(
         self, seed: int, before: float, after: float
     ) -> None:
-        """P-value and interval of `ttest_rel`, equivalence of `ttost_paired`."""
+        """Of shares: p-value and interval of `ttest_rel`, equivalence of `ttost_paired`."""
         rng = np.random.default_rng(seed)
-        base = (rng.random(400) < before) * 1.0
-        tuned = (rng.random(400) < after) * 1.0
+        base, tuned = rng.binomial(2, before, 400) / 2, rng.binomial(2, after, 400) / 2
         found = fixed_drift(base, tuned, within=0.05)
         reference = stats.ttest_rel(tuned, base)
         assert found.p_value == pytest.approx(reference.pvalue, rel=1e-9)
@@ -239,15 +249,39 @@ class TestFixedSize:
         assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
         equivalent = ttost_paired(tuned, base, -0.05, 0.05)[0] < 0.05
         changed = reference.pvalue < 0.05
-        expected = {
-            (True, False): "unchanged",
-            (True, True): "changed within tolerance",
-            (False, True): "drift",
-            (False, False): "inconclusive",
-        }[bool(equivalent), bool(changed)]
-        assert found.word == expected
+        assert found.word == WORD[bool(equivalent), bool(changed)]
         way = "more" if tuned.mean() > base.mean() else "fewer"
         assert found.direction == (way if changed else None)
+        assert found.method == "fixed size, paired by prompt, t"
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(("before", "after"), [(0.02, 0.02), (0.03, 0.06), (0.5, 0.58)])
+    def test_of_binary_answers_two_more_tests_have_to_agree(
+        self, seed: int, before: float, after: float
+    ) -> None:
+        """The larger p-value of `ttest_rel` and statsmodels' exact `mcnemar` decides."""
+        rng = np.random.default_rng(seed)
+        base, tuned = (rng.random(300) < before) * 1.0, (rng.random(300) < after) * 1.0
+        found = fixed_drift(base, tuned, within=0.05)
+        wins, losses = int((tuned > base).sum()), int((tuned < base).sum())
+        exact = mcnemar([[0, wins], [losses, 0]], exact=True).pvalue
+        p_value = max(stats.ttest_rel(tuned, base).pvalue, exact)
+        assert found.p_value == pytest.approx(p_value, rel=1e-9)
+        inside = max(
+            ttost_paired(tuned, base, -0.05, 0.05)[0], margin_p(wins, losses, 300, within=0.05)
+        )
+        assert found.word == WORD[bool(inside < 0.05), bool(p_value < 0.05)]
+        assert found.method.endswith("t, with McNemar's and Tango's tests")
+
+    def test_where_only_the_t_test_is_convinced_the_number_needed_is_near(self) -> None:
+        """9 wins and 2 losses of 40 prompts: McNemar's p is 2 * (1 + 11 + 55) / 2^11 = .0654."""
+        base, tuned = np.zeros(40), np.zeros(40)
+        base[:2], tuned[2:11] = 1.0, 1.0
+        assert stats.ttest_rel(tuned, base).pvalue == pytest.approx(0.032, abs=0.001)
+        found = fixed_drift(base, tuned, within=0.05)
+        assert (found.word, found.p_value) == ("inconclusive", pytest.approx(0.0654, abs=1e-4))
+        assert found.n_needed is not None
+        assert 40 < found.n_needed < 80
 
     def test_a_small_change_is_told_apart_from_drift(self) -> None:
         """Twelve in 1,000 more: t = .012 / sqrt(.012 * .988 / 999) = 3.48, far inside .05."""

@@ -19,6 +19,7 @@ from scipy import special
 from emotest.errors import StatisticsError
 from emotest.stats.betting import Array, Side, log_e_of_counts
 from emotest.stats.drift import Thresholds, Word, fixed_drift
+from emotest.stats.pairs import margin_p, mcnemar_p
 from emotest.stats.power import ENOUGH_POWER
 from emotest.stats.proportions import clopper_pearson
 
@@ -282,12 +283,21 @@ def fixed_ends(
     change, inside = special.stdtrit(n_prompts - 1, [1.0 - alpha / 2.0, 1.0 - alpha])
     changed = np.abs(mean) > change * error
     within = np.abs(mean) + inside * error < margin
+    if n_samples == 1:
+        pairs = (differences > 0).sum(axis=1), (differences < 0).sum(axis=1)
+        changed &= mcnemar_p(*pairs) <= alpha
+        within &= margin_p(*pairs, n_prompts, within=margin) <= alpha
     tolerated = np.where(changed, _TOLERATED, _UNCHANGED)
     words = np.where(within, tolerated, np.where(changed, _DRIFT, _OPEN))
+    known: dict[tuple[bytes, bytes], int] = {}
     for i in np.flatnonzero((np.ptp(base, axis=1) == 0) | (np.ptp(tuned, axis=1) == 0)):
-        # An arm that never varied has limits of its own.
-        one = fixed_drift(base[i] / n_samples, tuned[i] / n_samples, within=margin, alpha=alpha)
-        words[i] = WORDS.index(one.word)
+        # An arm that never varied has limits of its own, and pairs with the other in any order.
+        one, other = np.sort(base[i]), np.sort(tuned[i])
+        key = one.tobytes(), other.tobytes()
+        if key not in known:
+            found = fixed_drift(one / n_samples, other / n_samples, within=margin, alpha=alpha)
+            known[key] = WORDS.index(found.word)
+        words[i] = known[key]
     return Ends(words, np.full(n_audits, n_prompts))
 
 

@@ -42,6 +42,7 @@ from emotest.stats.betting import (
 )
 from emotest.stats.decisions import differ, unchanged
 from emotest.stats.estimates import prompt_difference
+from emotest.stats.pairs import margin_p, mcnemar_p
 
 Word = Literal["unchanged", "changed within tolerance", "drift", "inconclusive"]
 Direction = Literal["more", "fewer"]
@@ -179,12 +180,21 @@ def fixed_drift(
     """The decision over all prompts at once, for a number of prompts fixed beforehand.
 
     Both arms of shape (n_prompts,) or (n_prompts, n_samples), shares; paired by prompt. A change
-    is shown by a two-sided t test at alpha, equivalence by two one-sided ones.
+    is shown by a two-sided t test at alpha, equivalence by two one-sided ones. Of one binary answer
+    a prompt McNemar's exact test and Tango's score test have to agree (`emotest.stats.pairs`).
     """
     estimate = prompt_difference(tuned, base)
     _check(np.zeros(estimate.n_prompts), within, alpha, estimate.n_prompts)
     changed = differ(estimate, alpha=alpha)
     same = unchanged(estimate, within=within, alpha=alpha)
+    method = f"fixed size, {changed.estimate.method}"
+    pairs = _discordant(base, tuned)
+    by_t_alone = "confirmed" in (changed.word, same.word)
+    if pairs is not None:
+        n = estimate.n_prompts
+        changed = changed.requiring(float(mcnemar_p(*pairs)), "McNemar's exact test")
+        same = same.requiring(float(margin_p(*pairs, n, within=within)), "Tango's score test")
+        method += ", with McNemar's and Tango's tests"
     shown = changed.word == "confirmed"
     word: Word = "inconclusive"
     if same.word == "confirmed":
@@ -193,6 +203,11 @@ def fixed_drift(
         word = "drift"
     at = changed.estimate
     way: Direction = "more" if at.value > 0 else "fewer"
+    needed = None
+    if word == "inconclusive":
+        needed = _sooner(changed.n_needed, same.n_needed)
+        if pairs is not None and by_t_alone:
+            needed = _sooner(needed, _until_pairs_agree(*pairs, at.n_prompts, within, alpha))
     return Drift(
         word=word,
         direction=way if word in ("drift", "changed within tolerance") else None,
@@ -205,9 +220,29 @@ def fixed_drift(
         margin=within,
         n_prompts=at.n_prompts,
         budget=at.n_prompts,
-        method=f"fixed size, {at.method}",
-        n_needed=_sooner(changed.n_needed, same.n_needed) if word == "inconclusive" else None,
+        method=method,
+        n_needed=needed,
     )
+
+
+def _discordant(base: npt.ArrayLike, tuned: npt.ArrayLike) -> tuple[int, int] | None:
+    """Wins and losses, where each prompt has one binary answer; else None."""
+    arms = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    if not all(np.isin(arm, (0.0, 1.0)).all() and arm.size == len(arm) for arm in arms):
+        return None
+    difference = arms[1].ravel() - arms[0].ravel()
+    return int((difference > 0).sum()), int((difference < 0).sum())
+
+
+def _until_pairs_agree(
+    wins: int, losses: int, n_prompts: int, within: float, alpha: float
+) -> int | None:
+    """Prompts at which the exact tests follow the t tests, discordant pairs growing in step."""
+    for n in range(n_prompts + 1, 3 * n_prompts, max(1, n_prompts // 50)):
+        won, lost = round(wins * n / n_prompts), round(losses * n / n_prompts)
+        if min(mcnemar_p(won, lost), margin_p(won, lost, n, within=within)) <= alpha:
+            return n
+    return None
 
 
 def _sooner(*needed: int | None) -> int | None:
