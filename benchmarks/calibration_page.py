@@ -207,18 +207,16 @@ def needed_table(rows: Sequence[Row]) -> str:
         [f"{base:.2f}", *(said(one(plain, base=base, change=change)) for change in changes)]
         for base in dict.fromkeys(row["base"] for row in plain)
     ]
-    helped = [
-        [f"{row['base']:.2f}", f"+{row['change']:.2f}", str(row["n_samples"])]
-        + [f"{row['concordance']:.1f}", said(row)]
-        for row in [one(plain, base=0.3, change=0.1), *(row for row in rows if row not in plain)]
-    ]
+    helped = [one(plain, base=0.3, change=0.1), *(row for row in rows if row not in plain)]
+    keys = {"base": ".2f", "change": "+.2f", "n_samples": "d", "concordance": ".1f"}
+    helps = [[*(f"{row[key]:{how}}" for key, how in keys.items()), said(row)] for row in helped]
     return (
         'The smallest budget with power .8 for the right word ("unchanged" for +0.00, else '
         '"drift"), one answer a prompt, models that answer independently:\n\n'
         + table(["base", *(f"+{change:.2f}" for change in changes)], lines)
         + "\n\nMore answers a prompt, or models that follow the same draws in a share of prompts "
         "(concordance; same prompts, same sampling noise), lower it:\n\n"
-        + table(["base", "change", "answers a prompt", "concordance", "prompts"], helped)
+        + table(["base", "change", "answers a prompt", "concordance", "prompts"], helps)
     )
 
 
