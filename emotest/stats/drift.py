@@ -6,7 +6,8 @@ random order in which prompts were asked; gives a frozen `Drift`. It speaks of t
 Two hypotheses are bet against at once (`emotest.stats.betting`):
 
 - *nothing changed*: two bettors at the balance of 0, one for more and one for fewer, each at half
-  of alpha. For one binary answer a prompt they are beta-binomial mixtures over discordant pairs.
+  of alpha. For one binary answer a prompt they are beta-binomial mixtures over discordant pairs
+  (by quadrature, exact up to 63 such pairs; `emotest.stats.betting.log_e_of_pairs`).
 - *it changed by the margin or more*: two bettors against the margins, both of which have to win
   at alpha (two one-sided tests, Schuirmann 1987).
 
@@ -38,10 +39,10 @@ from emotest.stats.betting import (
     Side,
     confidence_sequence,
     log_e_of_mean,
-    log_e_of_pairs,
 )
 from emotest.stats.decisions import differ, unchanged
 from emotest.stats.estimates import prompt_difference
+from emotest.stats.pairs import margin_p, mcnemar_p
 
 Word = Literal["unchanged", "changed within tolerance", "drift", "inconclusive"]
 Direction = Literal["more", "fewer"]
@@ -125,11 +126,16 @@ def sequential_drift(
     """The decision after the prompts asked so far, looked at after every `every`-th of them.
 
     `differences` has shape (n_prompts,), in [-1, 1], at most `budget` of them; what comes after
-    the look that decides is ignored. `StatisticsError` for an empty row, a margin outside (0, 1),
-    or more prompts than the budget.
+    the look that decides is ignored. `StatisticsError` for an empty row, values that are missing
+    or out of range, a margin outside (0, 1), `every` below 1, or more prompts than the budget.
     """
     array = np.asarray(differences, dtype=np.float64)
     _check(array, within, alpha, budget)
+    if every < 1:
+        raise StatisticsError(
+            f"nobody can look after every {every} prompts",
+            remedy="look after every prompt (1) or after every batch of them (12, say)",
+        )
     running = _running(array, within)
     at = Thresholds.at(alpha)
     places = [n for n in range(every, array.size + 1, every) if n < array.size] + [array.size]
@@ -141,7 +147,8 @@ def sequential_drift(
         if word != "inconclusive":
             break
     last = looks[-1]
-    low, high = limits_so_far(array[: last.n_prompts], level=1.0 - alpha)
+    asked = array[: last.n_prompts]
+    low, high = limits_so_far(asked, level=1.0 - alpha)
     return Drift(
         word=word,
         direction=_direction(last, at) if word in ("drift", "changed within tolerance") else None,
@@ -154,7 +161,7 @@ def sequential_drift(
         margin=within,
         n_prompts=last.n_prompts,
         budget=budget,
-        method="betting on discordant pairs" if _binary(array) else "betting on differences",
+        method="betting on discordant pairs" if _binary(asked) else "betting on differences",
         n_needed=_n_needed(array, within, at) if word == "inconclusive" else None,
         looks=tuple(looks),
     )
@@ -173,12 +180,21 @@ def fixed_drift(
     """The decision over all prompts at once, for a number of prompts fixed beforehand.
 
     Both arms of shape (n_prompts,) or (n_prompts, n_samples), shares; paired by prompt. A change
-    is shown by a two-sided t test at alpha, equivalence by two one-sided ones.
+    is shown by a two-sided t test at alpha, equivalence by two one-sided ones. Of one binary answer
+    a prompt McNemar's exact test and Tango's score test have to agree (`emotest.stats.pairs`).
     """
     estimate = prompt_difference(tuned, base)
     _check(np.zeros(estimate.n_prompts), within, alpha, estimate.n_prompts)
     changed = differ(estimate, alpha=alpha)
     same = unchanged(estimate, within=within, alpha=alpha)
+    method = f"fixed size, {changed.estimate.method}"
+    pairs = _discordant(base, tuned)
+    by_t_alone = "confirmed" in (changed.word, same.word)
+    if pairs is not None:
+        n = estimate.n_prompts
+        changed = changed.requiring(float(mcnemar_p(*pairs)), "McNemar's exact test")
+        same = same.requiring(float(margin_p(*pairs, n, within=within)), "Tango's score test")
+        method += ", with McNemar's and Tango's tests"
     shown = changed.word == "confirmed"
     word: Word = "inconclusive"
     if same.word == "confirmed":
@@ -187,6 +203,11 @@ def fixed_drift(
         word = "drift"
     at = changed.estimate
     way: Direction = "more" if at.value > 0 else "fewer"
+    needed = None
+    if word == "inconclusive":
+        needed = _sooner(changed.n_needed, same.n_needed)
+        if pairs is not None and by_t_alone:
+            needed = _sooner(needed, _until_pairs_agree(*pairs, at.n_prompts, within, alpha))
     return Drift(
         word=word,
         direction=way if word in ("drift", "changed within tolerance") else None,
@@ -199,9 +220,34 @@ def fixed_drift(
         margin=within,
         n_prompts=at.n_prompts,
         budget=at.n_prompts,
-        method=f"fixed size, {at.method}",
-        n_needed=same.n_needed if word == "inconclusive" else None,
+        method=method,
+        n_needed=needed,
     )
+
+
+def _discordant(base: npt.ArrayLike, tuned: npt.ArrayLike) -> tuple[int, int] | None:
+    """Wins and losses, where each prompt has one binary answer; else None."""
+    arms = np.asarray(base, dtype=np.float64), np.asarray(tuned, dtype=np.float64)
+    if not all(np.isin(arm, (0.0, 1.0)).all() and arm.size == len(arm) for arm in arms):
+        return None
+    difference = arms[1].ravel() - arms[0].ravel()
+    return int((difference > 0).sum()), int((difference < 0).sum())
+
+
+def _until_pairs_agree(
+    wins: int, losses: int, n_prompts: int, within: float, alpha: float
+) -> int | None:
+    """Prompts at which the exact tests follow the t tests, discordant pairs growing in step."""
+    for n in range(n_prompts + 1, 3 * n_prompts, max(1, n_prompts // 50)):
+        won, lost = round(wins * n / n_prompts), round(losses * n / n_prompts)
+        if min(mcnemar_p(won, lost), margin_p(won, lost, n, within=within)) <= alpha:
+            return n
+    return None
+
+
+def _sooner(*needed: int | None) -> int | None:
+    """Either statement settles the audit: a change of exactly the margin can still be shown."""
+    return min((n for n in needed if n is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -215,10 +261,9 @@ class _Running:
 
 def _running(array: Array, within: float) -> _Running:
     def beyond(mean: float, side: Side) -> Array:
-        if mean == 0.0 and _binary(array):
-            log_e = log_e_of_pairs(array, side=side)
-        else:
-            log_e = log_e_of_mean((array + 1.0) / 2.0, mean=(mean + 1.0) / 2.0, side=side)
+        # One bettor whatever the answers look like, and the one that the interval inverts: a choice
+        # by what has been seen would be no bet, and later answers could change an earlier look.
+        log_e = log_e_of_mean((array + 1.0) / 2.0, mean=(mean + 1.0) / 2.0, side=side)
         return np.asarray(np.maximum.accumulate(log_e))
 
     inside = np.minimum(beyond(-within, "above"), beyond(within, "below"))
