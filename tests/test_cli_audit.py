@@ -244,3 +244,18 @@ def test_the_doctor_tries_what_a_run_needs(emotest: Emotest) -> None:
     assert told["Hub"] == {
         "name": "Hub", "state": "lacking", "found": "not asked", "remedy": "leave --offline out",
     }  # fmt: skip
+
+
+def test_several_checkpoints_are_a_series(emotest: Emotest, store: str) -> None:
+    """Each has its own report and is decided at its share of alpha; a table and a page with a plot
+    show them side by side; the exit code is the worst."""
+    ended = emotest(
+        "audit", "--base", BASE, "--tuned", TUNED, "--tuned", "organism:even", "--store", store,
+    )  # fmt: skip
+    assert ended.code == 1
+    assert ended.out.count("one of 2 checkpoints, each decided at 0.025") == 2
+    page = Path(ended.out.splitlines()[-1].removeprefix("series: "))
+    rows = json.loads((page.parent / "series.json").read_text())
+    assert [row["step"] for row in rows] == [1, 2]
+    assert (page.parent / "series.svg").read_text().startswith("<svg")
+    assert f"](../{rows[0]['report']}/report.html)" in page.read_text()
