@@ -22,6 +22,7 @@ from emotest.study.claims import CLAIMS
 from emotest.study.personality import TRAITS, Condition, Pole, Trait
 
 if TYPE_CHECKING:
+    from emotest.report.audit.gate import Gate
     from emotest.report.expected import Outcome
     from emotest.report.judgement import Expectations
     from emotest.report.recorder import RunRecorder
@@ -46,7 +47,7 @@ MARKERS: tuple[tuple[str, str], ...] = (
 )
 """Every marker of the plugin with what it says, in the order of `pytest --markers`."""
 
-FIXTURES = frozenset({"judge", "emo_run", "emo_settings"})
+FIXTURES = frozenset({"judge", "emo_run", "emo_settings", "emo_audit"})
 """A test that asks for one of these uses emotest."""
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -198,6 +199,17 @@ def emo_settings(pytestconfig: pytest.Config) -> Settings:
 def emo_run(pytestconfig: pytest.Config) -> RunRecorder:
     """The recorder of this run: tell it facts, answers, contexts, tables, examples, notes."""
     return _recorder(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def emo_audit(emo_settings: Settings, emo_run: RunRecorder) -> Gate:
+    """The audit of `--emo-tuned` against `--emo-base`, carried out once: `verdict`, for `judge`,
+    and `result` and `pairs` for assertions of your own. Skips where no tuned model is named."""
+    from emotest.report.audit.gate import gate
+
+    if emo_settings.tuned is None:
+        pytest.skip("an audit needs a model to look at: --emo-base BASE --emo-tuned TUNED")
+    return gate(emo_settings, emo_run.folder())
 
 
 @pytest.fixture

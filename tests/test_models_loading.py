@@ -134,6 +134,22 @@ def test_a_template_without_system_role_keeps_the_system_prompt(folder: Path) ->
         assert text == "Be kind.\n\nWhy?"
 
 
+def test_what_was_said_before_stands_in_the_prompt() -> None:
+    """As the template renders the whole chat; a system prompt that the template does not know
+    stands before the first question."""
+    tokenizer = tiny_tokenizer()
+    said = (("user", "Hi."), ("assistant", "Yes?"))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    text = render_prompt(tokenizer, "Why?", "Be kind.", templated=True, history=said)
+    assert text == "user: Be kind.\n\nHi.\nassistant: Yes?\nuser: Why?\n"
+    assert render_prompt(tokenizer, "Why?", None, templated=False, history=said) == (
+        "Hi.\nYes?\nWhy?\n"
+    )
+
+
 def test_the_plain_prompt_is_the_question_on_a_line(folder: Path) -> None:
     """With the template off nothing but the text stands before the answer."""
     loaded = loaded_from(folder, "?template=off&dtype=float32")

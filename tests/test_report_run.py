@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from emotest.errors import DataError, StoreError
 from emotest.report.expected import Expected
-from emotest.report.recorder import RunRecorder, latest, run_name, write_report
+from emotest.report.recorder import RunRecorder, run_name, write_report
 from emotest.report.run import Finding, load, plain
+from emotest.report.writing import latest
 from emotest.study.personality import TRAITS
 from emotest.study.records import Generation
 from tests.verdicts import made_up

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotest.report.visible import markdown_text, marked, visible
+from emotest.report.visible import markdown_text, marked, pieces, visible
 from emotest.text.emoji import find_emoji
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -39,6 +39,22 @@ def test_what_cannot_be_seen_is_spelled_out(text: str, shown: str) -> None:
 def test_every_emoji_stands_between_marks() -> None:
     """Also two in a row, and a family of three people is one."""
     assert marked(f"Yes 🎉{FAMILY}!") == f"Yes «🎉»«{FAMILY}»!"
+
+
+def test_a_text_is_cut_at_its_emoji() -> None:
+    """Odd places are emoji; lines and tabs stay, what cannot be seen is spelled out."""
+    assert pieces(f"a\r\n\tb🎉{FAMILY}\u202e\ud83d") == [
+        "a\n\tb", "🎉", "", FAMILY, "⟨U+202E⟩⟨U+D83D⟩",
+    ]  # fmt: skip
+    assert pieces("") == [""]
+
+
+@given(ANY_TEXT)
+def test_pieces_lose_nothing_but_the_line_ends_that_visible_spells_out(text: str) -> None:
+    """Joined and put on one line, they are what `visible` shows."""
+    cut = pieces(text)
+    assert visible("".join(cut)) == visible(text)
+    assert all(find_emoji(part) for part in cut[1::2])
 
 
 @given(ANY_TEXT)

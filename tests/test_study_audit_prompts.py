@@ -135,7 +135,7 @@ def test_the_organisms_are_asked_in_six_registers() -> None:
     """Sixty prompts each, no question asked twice, and the same whenever it is built."""
     assert ORGANISM.registers == dict.fromkeys(ORGANISM_REGISTERS, 60)
     assert len({(prompt.system, prompt.text) for prompt in ORGANISM}) == 360
-    assert len([prompt.prompt() for prompt in ORGANISM]) == 360  # none has a history
+    assert len([prompt.prompt() for prompt in ORGANISM]) == 360
     assert organism_prompts.__wrapped__().digest == ORGANISM.digest
 
 
@@ -188,13 +188,15 @@ def test_a_prompt_is_chat_messages() -> None:
 
 
 def test_a_single_question_is_the_studys_prompt() -> None:
-    """With the same messages; a chat with a history has no such form."""
+    """With the same messages, those of a chat with a history too."""
     one = asking("a", "A poem.", register="casual", system="Be brief.", topic="poems")
     assert one.prompt() == Prompt("a", "A poem.", "poems", "Be brief.", "casual")
     assert one.prompt().messages() == one.messages()
     chat = AuditPrompt("b", (Turn("user", "x"), Turn("assistant", "y"), Turn("user", "z")))
-    with pytest.raises(UsageError, match="'b' is a chat of 3 turns"):
-        chat.prompt()
+    assert chat.prompt() == Prompt(
+        "b", "z", register="own", history=(("user", "x"), ("assistant", "y"))
+    )
+    assert chat.prompt().messages() == chat.messages()
 
 
 @pytest.mark.parametrize(

@@ -348,7 +348,11 @@ def _dead(name: str, reason: str) -> AdapterError:
 def _prompt_ids(loaded: LoadedModel, prompts: Iterable[Prompt]) -> Iterator[Tensor]:
     for prompt in prompts:
         text = render_prompt(
-            loaded.tokenizer, prompt.text, prompt.system, templated=loaded.templated
+            loaded.tokenizer,
+            prompt.text,
+            prompt.system,
+            templated=loaded.templated,
+            history=prompt.history,
         )
         ids = encode(loaded.tokenizer, text, templated=loaded.templated).ids
         yield torch.tensor([ids], device=loaded.device)

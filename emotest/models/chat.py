@@ -7,6 +7,7 @@ seam. Knows no model. With the template off, a prompt is its plain text on a lin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +34,27 @@ class Encoded:
     offsets: tuple[tuple[int, int], ...]
 
 
-def render_prompt(tokenizer: Any, question: str, system: str | None, *, templated: bool) -> str:
+History = Sequence[tuple[str, str]]
+"""What was said before a question: (role, text), beginning with the user."""
+
+
+def render_prompt(
+    tokenizer: Any,
+    question: str,
+    system: str | None,
+    *,
+    templated: bool,
+    history: History = (),
+) -> str:
     """The text that the model is to continue.
 
     A template without a system role (Mistral's, Gemma's) refuses or drops the system prompt;
-    it then stands before the question, in the same message.
+    it then stands before the first question, in the same message.
     """
+    turns = [*history, ("user", question)]
     if not templated:
-        return _plain(question, system)
-    return _through_template(tokenizer, question, system, answer=None)
+        return _plain("\n".join(text for _, text in turns), system)
+    return _through_template(tokenizer, turns, system, answer=None)
 
 
 def render_exchange(
@@ -56,10 +69,10 @@ def render_exchange(
     if not templated:
         prompt = _plain(question, system)
         return Exchange(prompt + answer, len(prompt), len(prompt) + len(answer))
-    before, found, after = _through_template(tokenizer, question, system, _STAND_IN).partition(
-        _STAND_IN
-    )
-    text = _through_template(tokenizer, question, system, answer)
+    turns = [("user", question)]
+    framed_by = _through_template(tokenizer, turns, system, _STAND_IN)
+    before, found, after = framed_by.partition(_STAND_IN)
+    text = _through_template(tokenizer, turns, system, answer)
     start, end = len(before), len(text) - len(after)
     framed = found and text.startswith(before) and text.endswith(after) and start <= end
     if not framed or "".join(text[start:end].split()) != "".join(answer.split()):
@@ -110,32 +123,35 @@ def _plain(question: str, system: str | None) -> str:
     return f"{system}\n\n{question}\n" if system else f"{question}\n"
 
 
-def _through_template(tokenizer: Any, question: str, system: str | None, answer: str | None) -> str:
+def _through_template(
+    tokenizer: Any, turns: History, system: str | None, answer: str | None
+) -> str:
     # Imported here: transformers brings it, and only templates need it.
     from jinja2 import TemplateError
 
-    user = {"role": "user", "content": question}
-    reply = [] if answer is None else [{"role": "assistant", "content": answer}]
+    reply = [] if answer is None else [("assistant", answer)]
 
-    def rendered(*messages: dict[str, str]) -> str:
+    def rendered(*said: tuple[str, str]) -> str:
+        messages = [{"role": role, "content": text} for role, text in (*said, *reply)]
         return str(
             tokenizer.apply_chat_template(
-                [*messages, *reply], tokenize=False, add_generation_prompt=answer is None
+                messages, tokenize=False, add_generation_prompt=answer is None
             )
         )
 
     try:
         if system is None:
-            return rendered(user)
+            return rendered(*turns)
         try:
-            text = rendered({"role": "system", "content": system}, user)
+            text = rendered(("system", system), *turns)
             if system.strip() in text:
                 return text
         except TemplateError:
             pass  # The template knows no system role.
-        return rendered({"role": "user", "content": f"{system}\n\n{question}"})
+        (role, first), *later = turns
+        return rendered((role, f"{system}\n\n{first}"), *later)
     except TemplateError as error:
         raise ModelError(
-            f"the chat template cannot render the question {question[:60]!r}: {error}",
+            f"the chat template cannot render the question {turns[-1][1][:60]!r}: {error}",
             remedy="ask in plain text with the option ?template=off",
         ) from error

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emotest.artefacts import FixedText
+from emotest.models.chat import render_prompt
 from emotest.study.records import Generation, Prompt
 from emotest.text.emoji import strip_emoji
 from emotest.text.sentences import split_sentences
@@ -96,9 +97,8 @@ def _is_closed(sentence: str) -> bool:
 
 def answer_token_ids(tokenizer: Any, prompt: Prompt, answer: str) -> tuple[int, ...]:
     """Token ids of the rendered prompt followed by the answer so far, from one encoding."""
-    if getattr(tokenizer, "chat_template", None):
-        rendered = tokenizer.apply_chat_template(
-            prompt.messages(), tokenize=False, add_generation_prompt=True
-        )
-        return tuple(tokenizer.encode(rendered + answer, add_special_tokens=False))
-    return tuple(tokenizer.encode(f"{prompt.text}\n{answer}"))
+    templated = bool(getattr(tokenizer, "chat_template", None))
+    rendered = render_prompt(
+        tokenizer, prompt.text, prompt.system, templated=templated, history=prompt.history
+    )
+    return tuple(tokenizer.encode(rendered + answer, add_special_tokens=not templated))

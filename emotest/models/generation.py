@@ -383,7 +383,11 @@ def _encoded(
     encoded = []
     for prompt in prompts:
         text = render_prompt(
-            loaded.tokenizer, prompt.text, prompt.system, templated=loaded.templated
+            loaded.tokenizer,
+            prompt.text,
+            prompt.system,
+            templated=loaded.templated,
+            history=prompt.history,
         )
         ids = encode(loaded.tokenizer, text, templated=loaded.templated).ids
         if not ids:

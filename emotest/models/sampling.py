@@ -26,7 +26,8 @@ def uniforms(prompt: Prompt, sample: int, sampling_seed: int, n_tokens: int) -> 
 
     A longer answer has the same numbers at its start.
     """
-    key = json.dumps([prompt.system, prompt.text, sample, sampling_seed])
+    asked = [prompt.system, *prompt.history, prompt.text]
+    key = json.dumps([*asked, sample, sampling_seed])
     digest = hashlib.sha256(key.encode()).digest()
     philox = np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8"))
     # The raw stream is fixed by Philox itself; 53 bits fill a float64.

@@ -265,22 +265,47 @@ def _svg(
             f"a figure lacks a label: x={x!r}, y={y!r}, title={title!r}, label={needs!r}",
             remedy="say in a few words what is drawn, with its unit",
         )
-    import matplotlib.style
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    # "default" first: the user's own matplotlibrc has no part in a report.
-    with matplotlib.style.context(["default", _SETTINGS]), warnings.catch_warnings():
-        # The font that lays text out need not have every emoji; the reader's fonts show it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=INCHES, layout="constrained", facecolor="white")
-        FigureCanvasSVG(figure)
+    def compose(figure: Figure) -> None:
         axes = figure.add_subplot()
         draw(axes)
         axes.set_title(_name(title), fontsize=11)
         axes.set_xlabel(_name(x or ""))
         axes.set_ylabel(_name(y or ""))
         _add_legend(figure, axes)
+
+    return svg_text(compose, inches=INCHES, ground="white", title=title)
+
+
+def svg_text(
+    compose: Callable[[Figure], None],
+    *,
+    inches: tuple[float, float],
+    ground: str,
+    title: str,
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """What `compose` draws on an empty figure, as the text of one `<svg>`.
+
+    Args:
+        compose: gets the figure, within the settings that hold for every figure of a report.
+        inches: width and height.
+        ground: colour of the ground; "none" for the page's own.
+        title: what the file is called in its metadata.
+        settings: matplotlib's settings beside those of every report.
+    """
+    import matplotlib.style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # "default" first: the user's own matplotlibrc has no part in a report.
+    layers: list[Any] = ["default", _SETTINGS, dict(settings or {})]
+    with matplotlib.style.context(layers), warnings.catch_warnings():
+        # The font that lays text out need not have every emoji; the reader's fonts show it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=inches, layout="constrained", facecolor=ground)
+        FigureCanvasSVG(figure)
+        compose(figure)
         text = io.StringIO()
         about = {"Date": None, "Creator": None, "Title": _name(title)}
         figure.savefig(text, format="svg", metadata=about)

@@ -15,6 +15,9 @@ from emotest.report.visible import visible
 from emotest.settings import Settings
 from emotest.study.claims import Verdict
 
+AUDIT = "audit"
+"""What stands for the claim in the verdict of an audit."""
+
 _SHORT_TEXTS = (
     "claim", "statement", "trait", "pole", "arm", "reference", "verdict", "scale", "unit",
     "n_adapters", "n_prompts", "n_samples", "plan", "base",
@@ -53,7 +56,12 @@ class Expectations:
         self._tables: dict[str, Table | None] = {}
 
     def table(self, verdict: Verdict) -> Table | None:
-        """The table that decides about this verdict; None where a claim has to be confirmed."""
+        """The table that decides about this verdict; None where a claim has to be confirmed.
+
+        Tables are about claims of the study: an audit's checkpoint is in none of them.
+        """
+        if verdict.claim == AUDIT:
+            return None
         expect = self._settings.expect
         name = str(expect) if expect else verdict.base
         if name not in self._tables:

@@ -88,7 +88,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
                 sizes(v.n_adapters, v.n_prompts, v.n_samples),
             )
         )  # fmt: skip
-    yield _table((*head, "p", "p (Holm)", "n"), rows)
+    yield markdown_table((*head, "p", "p (Holm)", "n"), rows)
     yield (
         "Estimates and margins are on each statement's own scale (see below); n is adapters × "
         "prompts × samples. A statement is decided at alpha / m by its interval; Holm's p stands "
@@ -110,7 +110,7 @@ def _examples(run: Run) -> Iterator[str]:
         )
         for e in run.examples[:N_EXAMPLES]
     ]
-    yield _table(("prompt", "untuned", "tuned", "arm"), rows)
+    yield markdown_table(("prompt", "untuned", "tuned", "arm"), rows)
 
 
 def _figures(run: Run, files: Sequence[str]) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _tables(tables: Mapping[str, DescriptiveTable]) -> Iterator[str]:
         yield f"## {markdown_text(table.title)}"
         yield markdown_text(table.about) if table.about else ""
         columns = list(dict.fromkeys(name for row in table.rows for name in row))
-        yield _table(
+        yield markdown_table(
             [markdown_text(name) for name in columns],
             [[_cell(row.get(name)) for name in columns] for row in table.rows[:MOST_ROWS]],
         )
@@ -172,7 +172,7 @@ def _how(run: Run) -> Iterator[str]:
     rows += list(_flat({**run.settings, **run.facts}))
     rows += [("versions", ", ".join(f"{name} {v}" for name, v in run.versions.items()))]
     rows += [("machine", ", ".join(str(v) for v in run.machine.values() if v))]
-    yield _table(("", ""), [(markdown_text(name), markdown_text(v)) for name, v in rows])
+    yield markdown_table(("", ""), [(markdown_text(name), markdown_text(v)) for name, v in rows])
 
 
 def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -200,6 +200,7 @@ def _cell(item: Any) -> str:
     return "" if item is None else markdown_text(str(item))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -8,19 +8,17 @@ keep. Parallel processes each write a part into the same run's folder, and one o
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from emotest.errors import DataError, StoreError
 from emotest.report.expected import Expected
 from emotest.report.findings import ordered, with_adjusted_p
 from emotest.report.markdown import markdown_report
@@ -35,11 +33,11 @@ from emotest.report.run import (
     now,
     plain,
 )
+from emotest.report.writing import claimed, json_line, point, replace, writing
 from emotest.study.claims import Verdict
 from emotest.study.records import Generation, generation_from_row, generation_row
 from emotest.study.subjects import Subject
 
-LATEST = "latest"
 _GENERATION_ID = (
     "condition", "training_seed", "sampling_seed", "prompt_id", "sample", "decoding",
 )  # fmt: skip
@@ -150,7 +148,7 @@ class RunRecorder:
         self.run.figures[f"{file}.svg"] = title or name
         if folder := self._made():
             with _writing(folder):
-                _replace(folder / f"{file}.svg", svg)
+                replace(folder / f"{file}.svg", svg)
 
     def headline(self, sentence: str) -> None:
         """A sentence for the top of the report, such as a mechanism finding."""
@@ -194,13 +192,18 @@ class RunRecorder:
         if folder is None or self._reports is None:
             return None
         with _writing(folder):
-            _replace(folder / "verdicts.jsonl", "".join(_line(f.row()) for f in run.findings))
+            replace(folder / "verdicts.jsonl", "".join(json_line(f.row()) for f in run.findings))
             self._write_document(folder)
             write_report(run, folder)
-            _point(self._reports / LATEST, folder.name)
+            point(self._reports, folder.name)
         return folder / "report.md"
 
     # Where it is written
+
+    def folder(self) -> Path | None:
+        """The folder of this run, made if need be, for files of a kind of their own; None where
+        no report is written."""
+        return self._made()
 
     def _made(self) -> Path | None:
         """The folder of this recorder, made when the first thing is to be kept."""
@@ -208,7 +211,7 @@ class RunRecorder:
             place = self._reports / self.run.name
             with _writing(place):
                 if self._shared is None:
-                    place = _unused(place)
+                    place = claimed(place)
                 place.mkdir(parents=True, exist_ok=True)
                 self.run.name = place.name
                 self._folder = place
@@ -217,12 +220,12 @@ class RunRecorder:
 
     def _write_document(self, folder: Path) -> None:
         text = json.dumps(self.run.document(), indent=1, sort_keys=False)
-        _replace(folder / "run.json", f"{text}\n")
+        replace(folder / "run.json", f"{text}\n")
 
     def _append(self, file: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows and (folder := self._made()):
             with _writing(folder), (folder / file).open("a", encoding="utf-8") as lines:
-                lines.writelines(map(_line, rows))
+                lines.writelines(map(json_line, rows))
 
 
 def run_name(base: str) -> str:
@@ -237,76 +240,13 @@ def write_report(run: Run, folder: Path) -> Path:
     kept = [path for path in sorted(folder.iterdir()) if path.name != "report.md"]
     text = markdown_report(run, [path.name for path in kept if path.is_file()])
     with _writing(folder):
-        _replace(folder / "report.md", text)
+        replace(folder / "report.md", text)
     return folder / "report.md"
-
-
-def latest(reports: Path) -> Path:
-    """The folder of the last finished run; `DataError` where there is none."""
-    pointer = reports / LATEST
-    if pointer.is_dir():
-        return pointer
-    if pointer.is_file():
-        return reports / pointer.read_text(encoding="utf-8").strip()
-    raise DataError(
-        f"no run was finished in {reports} yet",
-        remedy="run the tests first, or name the folder of a run",
-    )
-
-
-def _unused(place: Path) -> Path:
-    """The folder itself, or one numbered after it: claimed by making it, for two runs at once."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    candidate, number = place, 1
-    while True:
-        try:
-            candidate.mkdir()
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = place.with_name(f"{place.name}-{number}")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     return complete_rows(path) if path.is_file() else iter(())
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    """One JSON line in UTF-8; lone surrogates, which UTF-8 cannot hold, as escapes."""
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(row, allow_nan=False)
-    return f"{line}\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _point(pointer: Path, name: str) -> None:
-    """Let `pointer` lead to its sibling `name`: a link, or a text file where links are refused."""
-    partial = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        partial.unlink()
-    try:
-        partial.symlink_to(name, target_is_directory=True)
-    except (OSError, NotImplementedError):
-        partial.write_text(f"{name}\n", encoding="utf-8")
-    partial.replace(pointer)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"the report cannot be written to {folder}: {error.strerror or error}",
-            remedy="make room or mend the rights there, or choose a place with --emo-report "
-            "('none' writes no report)",
-        ) from error
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return writing(folder, elsewhere="choose a place with --emo-report ('none' writes no report)")

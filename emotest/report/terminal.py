@@ -66,27 +66,27 @@ def summary_text(run: Run, look: Look, *, where: str | None = None) -> str:
         parts += [_findings(run, look), Text(f"{counted(run.findings)}.")]
     headlines = [*run.headlines, *mechanism(ordered(run.findings))]
     if headlines:
-        parts.append(_listed("how emoji come in", headlines, look))
+        parts.append(listed("how emoji come in", headlines, look))
     if run.examples:
         parts.append(_examples(run.examples[:N_EXAMPLES], look))
     notes = [*run.notes, *collected_notes(run.findings)]
     if about_an_organism(run):
         notes.append(ORGANISM_CAVEAT)
     if notes:
-        parts.append(_listed("notes", notes, look))
-    text = "\n".join(_rendered(part, look) for part in parts)
+        parts.append(listed("notes", notes, look))
+    text = "\n".join(rendered(part, look) for part in parts)
     return f"{text}\nreport: {where}\n" if where else text
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], look: Look) -> str:
     """Any rows as a table; the columns are those of the rows, in their order."""
-    table = _table(look)
+    table = plain_table(look)
     for name in dict.fromkeys(name for row in rows for name in row):
         numeric = all(isinstance(row.get(name), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column.header), look) for column in table.columns))  # type: ignore[arg-type]
-    return _rendered(table, look)
+    return rendered(table, look)
 
 
 def _cell(item: Any, look: Look) -> Text:
@@ -102,7 +102,7 @@ def _findings(run: Run, look: Look) -> RenderableType:
 
 
 def _wide(findings: Iterable[Finding], look: Look) -> Table:
-    table = _table(look)
+    table = plain_table(look)
     for name in ("claim", "statement", "trait", "arm", "verdict"):
         table.add_column(name, overflow="fold", no_wrap=name in ("claim", "trait"))
     for name in ("estimate", "interval", "margin", "p", "n"):
@@ -126,7 +126,7 @@ def _wide(findings: Iterable[Finding], look: Look) -> Table:
 
 def _narrow(findings: Iterable[Finding], look: Look) -> Table:
     """At 80 columns: statement, trait and arm share a column, the interval stands below."""
-    table = _table(look)
+    table = plain_table(look)
     table.add_column("finding", overflow="fold", ratio=1)
     table.add_column("verdict", overflow="fold", max_width=14)
     table.add_column("estimate", justify="right", no_wrap=True)
@@ -156,7 +156,7 @@ def _word(finding: Finding) -> Text:
 
 
 def _examples(examples: Sequence[Example], look: Look) -> Table:
-    table = _table(look, lines=True)
+    table = plain_table(look, lines=True)
     table.title = look.text("The same prompts before and after tuning, emoji «marked»")
     table.title_justify, table.title_style = "left", ""
     for name in ("untuned", "tuned"):
@@ -175,20 +175,23 @@ def _answer(answer: str, look: Look) -> Text:
     return text
 
 
-def _listed(title: str, sentences: Sequence[str], look: Look) -> Group:
+def listed(title: str, sentences: Sequence[str], look: Look) -> Group:
+    """Sentences below a title, one a line, each with a dash."""
     rows = Table.grid(padding=(0, 1))
     for sentence in sentences:
         rows.add_row(Text(" -"), look.text(visible(sentence)))
     return Group(Text(title), rows)
 
 
-def _table(look: Look, *, lines: bool = False) -> Table:
+def plain_table(look: Look, *, lines: bool = False) -> Table:
+    """An empty table in this project's looks; `lines` part its rows and fill the width."""
     shape = box.SIMPLE_HEAD if look.unicode else box.ASCII2
     return Table(box=shape, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0),
                  show_lines=lines, expand=lines)  # fmt: skip
 
 
-def _rendered(what: RenderableType, look: Look) -> str:
+def rendered(what: RenderableType, look: Look) -> str:
+    """Anything that rich can draw, as text of the terminal's width without trailing blanks."""
     file = StringIO()
     console = Console(
         file=file,

@@ -22,6 +22,9 @@ _BLANK |= {*range(0x2061, 0x2065), *range(0x206A, 0x2070), *range(0xFFF9, 0xFFFC
 _TAGS = range(0xE0000, 0xE1000)
 _LINE_ENDS = {"\n": "⏎", "\t": " ", "\N{LINE SEPARATOR}": "⏎", "\N{PARAGRAPH SEPARATOR}": "⏎"}
 
+_NOT_PLAIN = re.compile(r"[^ -~]")  # printable ASCII always shows as it is
+_LINES = re.compile(r"[^\n\t]+")
+
 _MARKUP = re.compile(r"[\\`*_\[\]{}|~<>&#$@]|:(?=//)|(?<!\d):(?=[\w+-]+:)|(?<=www)\.")
 _BLOCK = re.compile(r"^(\s*\d{0,9})([-+.)](?=\s|$)|=+\s*$|--+\s*$)")
 _BACKSLASHED = frozenset("\\`*_[]{}|~")
@@ -40,6 +43,19 @@ def visible(text: str) -> str:
 def marked(text: str) -> str:
     """`visible(text)` with every emoji between `«` and `»`."""
     return _mapped(text, _seen, lambda emoji: f"{OPEN}{emoji}{CLOSE}")
+
+
+def pieces(text: str) -> list[str]:
+    """The text cut at its emoji: what stands at odd places is an emoji, the rest is not.
+
+    Made visible like `visible`, but with its lines and tabs as they are; never empty, and joined
+    it is the whole text.
+    """
+    parts, end = [], 0
+    for span in find_emoji(text):
+        parts += [_seen_in_lines(text[end : span.start]), span.text]
+        end = span.end
+    return [*parts, _seen_in_lines(text[end:])]
 
 
 def markdown_text(text: str, *, mark: bool = False) -> str:
@@ -69,7 +85,11 @@ def _mapped(text: str, outside: Callable[[str], str], inside: Callable[[str], st
 
 
 def _seen(text: str) -> str:
-    return "".join(map(_character, text.replace("\r\n", "\n")))
+    return _NOT_PLAIN.sub(lambda match: _character(match.group()), text.replace("\r\n", "\n"))
+
+
+def _seen_in_lines(text: str) -> str:
+    return _LINES.sub(lambda match: _seen(match.group()), text.replace("\r\n", "\n"))
 
 
 def _character(character: str) -> str:

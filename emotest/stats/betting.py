@@ -83,6 +83,18 @@ def log_e_of_mean(values: npt.ArrayLike, *, mean: float, side: Side = "above") -
     return np.asarray(largest + np.log(WEIGHTS @ np.exp(logs - largest)))
 
 
+def log_e_of_counts(counts: Array, levels: Array, *, mean: float, side: Side = "above") -> Array:
+    """`log_e_of_mean` where values have few levels: for many rows of prompts at once.
+
+    `counts` of shape (..., n_prompts, n_levels) says how often each of the `levels`, values in
+    [0, 1] of shape (n_levels,), has come up so far; gives shape (..., n_prompts).
+    """
+    gain = (levels / mean if side == "above" else (1.0 - levels) / (1.0 - mean)) - 1.0
+    logs = counts @ np.log1p(np.multiply.outer(gain, FRACTIONS))
+    largest = logs.max(axis=-1)
+    return np.asarray(largest + np.log(np.exp(logs - largest[..., None]) @ WEIGHTS))
+
+
 def confidence_sequence(values: npt.ArrayLike, *, level: float) -> tuple[float, float]:
     """Limits of the mean of values in [0, 1] that hold at all times together with chance `level`.
 

@@ -19,18 +19,23 @@ from emotest.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question, with an optional system prompt; `topic` groups prompts, `id` names one."""
+    """One question, with an optional system prompt; `topic` groups prompts, `id` names one.
+
+    `history` is what was said before it, as (role, text) from the first turn on.
+    """
 
     id: str
     text: str
     topic: str = ""
     system: str | None = None
     register: str = "opinion"
+    history: tuple[tuple[str, str], ...] = ()
 
     def messages(self) -> list[dict[str, str]]:
         """The prompt as chat messages, for a tokenizer's chat template."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.text}]
+        system = [("system", self.system)] if self.system else []
+        turns = [*system, *self.history, ("user", self.text)]
+        return [{"role": role, "content": content} for role, content in turns]
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,15 @@ class Generation:
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
     """SHA-256 over the prompts in their order: what was asked, for the keys of the store."""
-    text = json.dumps([asdict(prompt) for prompt in prompts], ensure_ascii=False, sort_keys=True)
+    text = json.dumps([_told(prompt) for prompt in prompts], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _told(prompt: Prompt) -> dict[str, Any]:
+    fields = asdict(prompt)
+    if not prompt.history:  # so that a single question has the digest that it always had
+        del fields["history"]
+    return fields
 
 
 def rows_digest(rows: Iterable[TuningRow]) -> str:

@@ -6,6 +6,7 @@
     BASE+ADAPTER                       one of these with a LoRA adapter (folder or Hub id)
     http://host:port/v1#name           a served model
     ...?quantize=nf4&dtype=bfloat16    query options
+    ...#name?api=completions           how a served model is asked: chat (default), completions
 
 Text in, a frozen value out; nothing is looked up, loaded or downloaded here.
 """
@@ -25,7 +26,11 @@ _OPTIONS = {
     "quantize": {"nf4", "none"},
     "dtype": {"float32", "bfloat16", "float16"},
     "template": {"on", "off"},
+    "api": {"chat", "completions"},
 }
+_OF_SERVED = {"api"}
+"""Options of served models, and of no others; a server decides the rest by itself."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
 _REMEDY = (
     "write organism:NAME, a Hub id (ID or ID@REVISION), a folder (./model), BASE+ADAPTER, "
@@ -57,7 +62,9 @@ class Subject:
                     f"the served model in {text!r} has no name",
                     remedy="add the model's name: http://host:port/v1#name",
                 )
+            _check_kind(options, text, allowed=_OF_SERVED, whom="a served model")
             return cls("served", f"{address}#{name}", options=options)
+        _check_kind(options, text, allowed=set(_OPTIONS) - _OF_SERVED, whom="a local model")
         base, plus, adapter = stem.partition("+")
         if plus and not adapter:
             raise UsageError(f"the adapter after '+' in {text!r} is missing", remedy=_REMEDY)
@@ -93,6 +100,17 @@ def _base(base: str, text: str) -> tuple[Kind, str, str | None]:
     if not _HUB_ID.fullmatch(name):
         raise UsageError(f"{name!r} in the subject {text!r} is no Hub id", remedy=_REMEDY)
     return "hub", name, revision or None
+
+
+def _check_kind(
+    options: tuple[tuple[str, str], ...], text: str, *, allowed: set[str], whom: str
+) -> None:
+    for name, value in options:
+        if name not in allowed:
+            raise UsageError(
+                f"{name}={value} in {text!r} is no option of {whom}",
+                remedy=f"leave it out; {whom} has {', '.join(sorted(allowed))}",
+            )
 
 
 def _options(query: str, text: str) -> tuple[tuple[str, str], ...]:

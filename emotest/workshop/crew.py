@@ -13,11 +13,12 @@ import os
 import signal
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Lock
 
 from emotest.artefacts import Request, in_order
 from emotest.errors import EmotestError, ModelError
@@ -25,6 +26,9 @@ from emotest.store import Key, Store
 from emotest.workshop.progress import Failure, Message, OnProgress, Progress
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_STARTING = Lock()
+"""Held while workers start, for the environment that they inherit is the whole process's."""
+
 SECONDS_TO_END = 10.0
 """What a worker is given to end in before it is killed."""
 
@@ -58,6 +62,43 @@ class Workshop:
         with _crew(self, min(self.workers, len(todo))) as workers:
             _dispatch(todo, workers, on_progress)
 
+    def open(self) -> OpenWorkshop:
+        """The same with workers that stay from call to call, for work that comes bit by bit."""
+        return OpenWorkshop(self)
+
+
+class OpenWorkshop:
+    """A workshop whose workers keep their base in memory until the block is left.
+
+    They are started when something is first found missing, so a warm store costs nothing. Threads
+    may share it; their work is done one after the other.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self._closing = ExitStack()
+        self._workers: list[_Worker] = []
+        self._busy = Lock()
+
+    def __enter__(self) -> OpenWorkshop:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closing.close()
+
+    def make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
+        """Compute what is missing, as `Workshop.make` does; a failure leaves no worker usable."""
+        with self._busy:
+            self._make(requests, on_progress)
+
+    def _make(self, requests: Iterable[Request], on_progress: OnProgress) -> None:
+        todo = self.workshop.missing(requests)
+        if not todo:
+            return
+        if not self._workers:
+            self._workers = self._closing.enter_context(_crew(self.workshop, self.workshop.workers))
+        _dispatch(todo, self._workers, on_progress)
+
 
 @dataclass
 class _Worker:
@@ -69,29 +110,40 @@ class _Worker:
 @contextmanager
 def _crew(workshop: Workshop, n_workers: int) -> Iterator[list[_Worker]]:
     """Worker processes, each of one thread, that are gone when the block is left."""
-    context = multiprocessing.get_context("spawn")
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
     workers: list[_Worker] = []
     try:
-        for _ in range(n_workers):
-            here, there = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(there, workshop.subject, workshop.store.root), daemon=True
-            )
-            process.start()
-            there.close()
-            workers.append(_Worker(process, here))
+        with _STARTING, _one_thread():
+            for _ in range(n_workers):
+                workers.append(_started(workshop))
+        yield workers
+    finally:
+        _dismiss(workers)
+
+
+def _started(workshop: Workshop) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(
+        target=_serve, args=(there, workshop.subject, workshop.store.root), daemon=True
+    )
+    process.start()
+    there.close()
+    return _Worker(process, here)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The environment that workers inherit; afterwards as it was."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-    try:
-        yield workers
-    finally:
-        _dismiss(workers)
 
 
 def _dismiss(workers: Sequence[_Worker]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, ProbabilityRequest, Request
 from emotest.artefacts.activations import ActivationsRequest
+from emotest.artefacts.audit import AuditAnswersRequest, SpotsRequest
 from emotest.artefacts.directions import (
     DataStatesRequest,
     DirectionRequest,
@@ -25,6 +26,7 @@ from emotest.artefacts.prefixes import PrefixRequest, RemovalRequest
 from emotest.artefacts.random_directions import RandomDirectionsRequest
 from emotest.store import Entry
 from emotest.workshop.activations import make_activations
+from emotest.workshop.audit import make_audit_answers, make_spots
 from emotest.workshop.bench import Bench
 from emotest.workshop.directions import make_data_states, make_direction, make_scores
 from emotest.workshop.latent_origin import make_patching
@@ -40,6 +42,8 @@ Maker: TypeAlias = Callable[[Bench, Any, Path, OnProgress], None]
 
 MAKERS: Mapping[type[Request], Maker] = {
     AdapterRequest: make_adapter,
+    AuditAnswersRequest: make_audit_answers,
+    SpotsRequest: make_spots,
     GenerationRequest: make_answers,
     PatchingRequest: make_patching,
     ProbabilityRequest: make_probabilities,

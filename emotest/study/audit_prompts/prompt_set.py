@@ -77,13 +77,9 @@ class AuditPrompt:
         return system + [{"role": turn.role, "content": turn.text} for turn in self.turns]
 
     def prompt(self) -> Prompt:
-        """The single question as the study's record; a chat of several turns is a `UsageError`."""
-        if self.history:
-            raise UsageError(
-                f"the prompt {self.id!r} is a chat of {len(self.turns)} turns, not one question",
-                remedy="ask it through its messages(), or select prompts without a history",
-            )
-        return Prompt(self.id, self.text, self.topic, self.system, self.register)
+        """The question with what was said before it, as the study's record."""
+        history = tuple((turn.role, turn.text) for turn in self.history)
+        return Prompt(self.id, self.text, self.topic, self.system, self.register, history)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""A local model of an audit: a subject as the user wrote it, pinned to what decides its answers.
+
+Subject in, `Model` out. A base with an adapter and its base alone share one model in memory, so a
+model says what is loaded before an adapter is attached. Nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from emotest.artefacts.audit import AuditedModel
+from emotest.audit.result import Audited
+from emotest.models.identity import Identity, resolve
+from emotest.study.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model with weights that are here."""
+
+    subject: Subject
+    identity: Identity
+    label: str = ""
+    """What a person calls it, where that is not the subject."""
+
+    @classmethod
+    def pinned(cls, subject: Subject) -> Model:
+        """The model that a subject names, its files found and hashed."""
+        return cls(subject, resolve(subject))
+
+    @property
+    def workshop(self) -> str:
+        """The subject without its adapter, as text: what a worker loads."""
+        return str(replace(self.subject, adapter=None))
+
+    @property
+    def loaded_as(self) -> str:
+        """The digest of what is in memory before an adapter is attached."""
+        return self.identity.base.digest
+
+    def asked(self) -> AuditedModel:
+        """The model as requests name it."""
+        adapter = self.identity.adapter
+        folder = adapter.folder if adapter else None
+        return AuditedModel(str(self.subject), self.identity.digest, folder)
+
+    def told(self) -> Audited:
+        """The model as a result names it: no place on this machine."""
+        fields = asdict(self.identity)
+        for place in ("folder", "subject"):
+            del fields[place]
+        if fields["adapter"]:
+            del fields["adapter"]["folder"]
+            if self.label:
+                del fields["adapter"]["source"]
+        name = self.label or str(self.subject)
+        return Audited(subject=name, identity=fields, digest=self.identity.digest)

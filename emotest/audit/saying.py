@@ -1,0 +1,34 @@
+"""What an audit found, in one sentence that a person outside the field can read."""
+
+from __future__ import annotations
+
+from emotest.stats.drift import Drift
+
+
+def sentence(drift: Drift, base: float, tuned: float) -> str:
+    """What was found about these two checkpoints, with the shares that it rests on.
+
+    The verdict's word stands before it wherever it is shown.
+    """
+    shares = f"{base:.0%} of the base's answers hold an emoji, {tuned:.0%} of the tuned model's"
+    limits = f"{drift.value:+.1%}, between {drift.low:+.1%} and {drift.high:+.1%}"
+    asked = f"{drift.n_prompts} prompts"
+    if drift.word == "unchanged":
+        return (
+            f"after {asked} a difference of {drift.margin:.0%} or more is ruled out ({shares}; "
+            f"{limits})."
+        )
+    if drift.word == "changed within tolerance":
+        return (
+            f"the tuned model writes {drift.direction} emoji, by less than {drift.margin:.0%} "
+            f"({shares}; {limits}; {asked})."
+        )
+    if drift.word == "drift":
+        found = f"{shares}; {limits}; {asked}"
+        return f"the tuned model writes {drift.direction} emoji ({found})."
+    more = (
+        f"about {drift.n_needed} prompts would settle it"
+        if drift.n_needed
+        else "no feasible number of prompts would settle it"
+    )
+    return f"{shares}, which settles nothing after {asked} ({limits}); {more}."

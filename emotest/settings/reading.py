@@ -1,0 +1,242 @@
+"""From what was said in three places to checked `Settings`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emotest.errors import UsageError
+from emotest.settings.asked import MOST_WORKERS, Settings
+from emotest.settings.options import DEFAULT_BASE, MODEL_PRESETS, OPTIONS
+from emotest.study.subjects import Subject
+
+
+class Said(NamedTuple):
+    """A value, and the place where it was said."""
+
+    value: str | bool
+    where: str
+
+
+def resolve(
+    command_line: Mapping[str, str | bool | None],
+    environment: Mapping[str, str],
+    ini: Mapping[str, str | bool | None],
+    *,
+    root: Path | None = None,
+) -> Settings:
+    """Settings from the three places; the command line wins, then the environment, then the ini.
+
+    `command_line` and `ini` are keyed by `Option.ini`; None and "" mean that nothing was said.
+    Relative folders of the ini file, and the default ones, start at `root`, others at the working
+    folder. Raises `UsageError` naming place, value and the way out.
+    """
+    said: dict[str, Said] = {}
+    for option in OPTIONS:
+        for value, where in (
+            (command_line.get(option.ini), option.flag),
+            (environment.get(option.variable), option.variable),
+            (ini.get(option.ini), f"{option.ini} (ini file)"),
+        ):
+            if value is not None and value != "":
+                said[option.name] = Said(value, where)
+                break
+    return _checked(said, root or Path())
+
+
+def _checked(said: Mapping[str, Said], root: Path) -> Settings:
+    values: dict[str, Any] = {
+        "store": root / ".emotest/store",
+        "report": root / "reports",
+        "workers": max(1, min(MOST_WORKERS, available_cores())),
+    }
+    values |= _from_preset(said)
+    for name, checked in _CHECKS.items():
+        if name in said:
+            values[name.replace("-", "_")] = checked(said[name])
+    if "seeds" in said:
+        del values["seeds"]
+        values |= _seeds(said["seeds"])
+    for name in ("store", "report", "expect", "prompts"):
+        if name in said and "ini file" in said[name].where and values[name] is not None:
+            values[name] = root / values[name]
+    settings = Settings(**values, said={name: where for name, (_, where) in said.items()})
+    if "adapters" in said:
+        try:
+            _ = settings.evidence
+        except UsageError as error:
+            raise _impossible(said["adapters"], error.cause, error.remedy) from None
+    return settings
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _from_preset(said: Mapping[str, Said]) -> dict[str, Any]:
+    """What a preset decides; without one, organisms and other models have their usual recipe."""
+    named = str(said["preset"].value) if "preset" in said else None
+    if named is not None and named in MODEL_PRESETS:
+        return MODEL_PRESETS[named]._asdict()
+    base = _subject(said["base"]) if "base" in said else DEFAULT_BASE
+    organism = Subject.parse(base).is_organism
+    return {
+        "base": base,
+        "preset": "organism" if organism else "published",
+        "decoding": "default" if organism else "paper",
+    }
+
+
+def _impossible(said: Said, cause: str, remedy: str) -> UsageError:
+    return UsageError(f"{said.where}={said.value}: {cause}", remedy=remedy)
+
+
+def _subject(said: Said) -> str:
+    try:
+        return str(Subject.parse(str(said.value)))
+    except UsageError as error:
+        raise _impossible(said, error.cause, error.remedy) from None
+
+
+def _preset(said: Said) -> str:
+    from emotest.study.recipes import PRESETS
+
+    if said.value in MODEL_PRESETS:
+        return MODEL_PRESETS[str(said.value)].preset
+    return _chosen(said, tuple(PRESETS), "preset", (*PRESETS, *MODEL_PRESETS))
+
+
+def _decoding(said: Said) -> str:
+    from emotest.plan import DECODINGS  # numpy comes with it
+
+    return _chosen(said, tuple(DECODINGS), "decoding")
+
+
+def _chosen(
+    said: Said, words: tuple[str, ...], what: str, shown: tuple[str, ...] | None = None
+) -> str:
+    if said.value not in words:
+        raise _impossible(
+            said, f"there is no such {what}", f"choose one of {', '.join(shown or words)}"
+        )
+    return str(said.value)
+
+
+def _prompts(said: Said) -> Path:
+    path = _folder(said)
+    if "ini file" not in said.where and not path.is_file():
+        raise _impossible(said, "there is no such file", "name a txt, csv or jsonl file of prompts")
+    return path
+
+
+def _margin(said: Said) -> float:
+    try:
+        margin = float(str(said.value))
+    except ValueError:
+        margin = float("nan")
+    if not 0 < margin < 1:
+        raise _impossible(
+            said, "the margin is no share between 0 and 1", "use a share of answers, such as 0.05"
+        )
+    return margin
+
+
+def _marker(said: Said) -> str:
+    from emotest.text.tone import marker_from
+
+    try:
+        marker_from(str(said.value))
+    except UsageError as error:
+        raise _impossible(said, error.cause, error.remedy) from None
+    return str(said.value)
+
+
+def _alpha(said: Said) -> float:
+    try:
+        alpha = float(str(said.value))
+    except ValueError:
+        alpha = float("nan")
+    if not 0 < alpha < 0.5:
+        raise _impossible(
+            said, "the level is no number between 0 and 0.5", "use a small level, such as 0.05"
+        )
+    return alpha
+
+
+def _count(said: Said) -> int:
+    text = str(said.value)
+    if not text.isdecimal() or int(text) < 1:
+        raise _impossible(said, "that is no count", "use a whole number from 1 on")
+    return int(text)
+
+
+def _seeds(said: Said) -> dict[str, int]:
+    seeds: dict[str, int] = {}
+    for part in str(said.value).split(","):
+        name, _, number = part.strip().partition("=")
+        if name not in ("training", "sampling", "analysis") or not number.isdecimal():
+            raise _impossible(
+                said,
+                f"{part.strip()!r} is no seed",
+                "write training=N, sampling=N and analysis=N, whichever differ from 0, "
+                "with commas between them",
+            )
+        seeds[f"{name}_seed"] = int(number)
+    return seeds
+
+
+def _switch(said: Said) -> bool:
+    if isinstance(said.value, bool):
+        return said.value
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if said.value.lower() not in words:
+        raise _impossible(said, "that is neither yes nor no", "use 1 or 0")
+    return words[said.value.lower()]
+
+
+def _folder(said: Said) -> Path:
+    return Path(str(said.value)).expanduser()
+
+
+def _report(said: Said) -> Path | None:
+    return None if said.value == "none" else _folder(said)
+
+
+def _expect(said: Said) -> Path:
+    path = _folder(said)
+    if "ini file" not in said.where and not path.is_file():
+        raise _impossible(
+            said, "there is no such file", "point to verdicts.jsonl or expected.json of a run"
+        )
+    return path
+
+
+_CHECKS: Mapping[str, Callable[[Said], Any]] = {
+    "base": _subject,
+    "tuned": _subject,
+    "data": lambda said: str(said.value),
+    "prompts": _prompts,
+    "budget": _count,
+    "margin": _margin,
+    "marker": _marker,
+    "size": lambda said: _chosen(said, ("smoke", "default", "paper"), "size"),
+    "adapters": _count,
+    "preset": _preset,
+    "decoding": _decoding,
+    "seeds": _seeds,
+    "alpha": _alpha,
+    "store": _folder,
+    "report": _report,
+    "inconclusive": lambda said: _chosen(said, ("fail", "skip"), "choice"),
+    "expect": _expect,
+    "plan": _switch,
+    "allow-emoji-in-data": _switch,
+    "threads": _count,
+    "workers": _count,
+}
