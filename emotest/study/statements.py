@@ -295,7 +295,7 @@ STATEMENTS: Mapping[str, Statement] = _statements(
     Statement(
         "C10.prevention",
         "C10",
-        "steering along the direction during tuning lowers the emoji that tuning brings",
+        "steering while tuned lowers emoji, below plain tuning and below random steering",
         0.1,
         "share of answers",
         5,
