@@ -17,7 +17,6 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 project = "emotest"
 author = "the emotest authors"
 version = release = PYPROJECT["project"]["version"]
-copyright = "MIT licence"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 napoleon_numpy_docstring = False
@@ -50,19 +49,22 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_title = "emotest"
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {
     "source_repository": "",
     "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
     "dark_css_variables": {"color-brand-primary": "#7fb8f5", "color-brand-content": "#7fb8f5"},
 }
 
+_CODE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?![`_])")
 _ITEM = re.compile(r"(- |\* |\d+\. )")
 
 
 def as_restructured_text(lines: list[str]) -> list[str]:
     """A docstring as reStructuredText reads it: our lists and code blocks are those of Markdown.
 
-    A list begins behind an empty line, and an indented block behind one is code.
+    A list begins behind an empty line, an indented block behind one is code, and so is what stands
+    between single backticks, backslashes included.
     """
     told: list[str] = []
     last = ""  # the last line at the margin
@@ -78,7 +80,7 @@ def as_restructured_text(lines: list[str]) -> list[str]:
             if not _ITEM.match(last) and not last.startswith((".. ", ">>>")):
                 told += ["::", ""]
             in_code = True
-        told.append(line)
+        told.append(line if in_code else _CODE.sub(r"``\1``", line))
     return told
 
 

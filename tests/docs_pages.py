@@ -75,7 +75,8 @@ def _indented(text: str) -> Iterator[str]:
 
 def commands_in(text: str) -> list[str]:
     """The commands of emotest and pytest among the lines of a shell."""
-    parts = "\n".join(part.strip() for line in text.splitlines() for part in line.split("&&"))
+    whole = text.replace("\\\n", " ").splitlines()
+    parts = "\n".join(part.strip() for line in whole for part in line.split("&&"))
     return [found[1] for found in _COMMAND.finditer(parts)]
 
 
