@@ -56,15 +56,15 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7fb8f5", "color-brand-content": "#7fb8f5"},
 }
 
-_CODE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?![`_])")
+_BACKSLASHED = re.compile(r"(?<![`:\w])`([^`\n]*\\[^`\n]*)`(?![`_])")
 _ITEM = re.compile(r"(- |\* |\d+\. )")
 
 
 def as_restructured_text(lines: list[str]) -> list[str]:
     """A docstring as reStructuredText reads it: our lists and code blocks are those of Markdown.
 
-    A list begins behind an empty line, an indented block behind one is code, and so is what stands
-    between single backticks, backslashes included.
+    A list begins behind an empty line, an indented block behind one is code, and a backslash in
+    code stays one.
     """
     told: list[str] = []
     last = ""  # the last line at the margin
@@ -80,7 +80,7 @@ def as_restructured_text(lines: list[str]) -> list[str]:
             if not _ITEM.match(last) and not last.startswith((".. ", ">>>")):
                 told += ["::", ""]
             in_code = True
-        told.append(line if in_code else _CODE.sub(r"``\1``", line))
+        told.append(line if in_code else _BACKSLASHED.sub(r"``\1``", line))
     return told
 
 

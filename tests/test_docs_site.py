@@ -149,7 +149,8 @@ def test_every_suite_of_a_page_runs(block: Block, pytester: pytest.Pytester) -> 
     for name in ("before", "after"):
         np.save(pytester.path / f"{name}.npy", np.zeros((60, 3)))
     pytester.makepyfile(test_suite=block.text)
-    outcome = pytester.runpytest("--strict-markers", "-p", "no:cacheprovider").parseoutcomes()
+    # A process of its own: torch cannot be imported twice in one, which pytester would make it.
+    outcome = pytester.runpytest_subprocess("--strict-markers").parseoutcomes()
     assert outcome == ({"skipped": 1} if "emo_audit" in block.text else {"passed": 1})
 
 
