@@ -205,10 +205,10 @@ def emo_run(pytestconfig: pytest.Config) -> RunRecorder:
 def emo_audit(emo_settings: Settings, emo_run: RunRecorder) -> Gate:
     """The audit of `--emo-tuned` against `--emo-base`, carried out once: `verdict`, for `judge`,
     and `result` and `pairs` for assertions of your own. Skips where no tuned model is named."""
-    from emotest.report.audit.gate import gate
-
     if emo_settings.tuned is None:
         pytest.skip("an audit needs a model to look at: --emo-base BASE --emo-tuned TUNED")
+    from emotest.report.audit.gate import gate  # brings torch, which a skipped gate shall not load
+
     return gate(emo_settings, emo_run.folder())
 
 

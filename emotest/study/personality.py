@@ -24,6 +24,7 @@ class Trait(StrEnum):
 
 
 TRAITS: tuple[Trait, ...] = tuple(Trait)
+"""All five, in the order of the study."""
 
 
 def one_or_all(trait: Trait | None) -> tuple[Trait, ...]:
@@ -118,6 +119,7 @@ class Condition:
 
 
 UNTUNED = Condition(Arm.UNTUNED)
+"""The base model as it is."""
 
 
 def trait_condition(

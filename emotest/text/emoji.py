@@ -11,14 +11,14 @@ selector VS15 (U+FE0E) follows that sequence. In detail:
 what                                    counts   why
 ======================================  =======  =============================================
 fully-qualified, any length             1        RGI: a ZWJ family, a flag or a keycap is one
-minimally-qualified (`🏴‍☠`)              1        its first character has emoji presentation, so
+minimally-qualified (`🏴‍☠`)            1        its first character has emoji presentation, so
                                                  it renders as one emoji; models often leave an
                                                  inner VS16 out
-unqualified (`❤`, `☺`, `❤‍🔥`, `1⃣`)       no       its first character has text presentation
+unqualified (`❤`, `☺`, `❤‍🔥`, `1⃣`)    no       its first character has text presentation
 text characters (`©`, `™`, `#`, `1`)    no       they count only with VS16 (`©️`) or as a
                                                  complete keycap (`1️⃣`)
-an emoji with VS15 (`😊︎`)               no       VS15 asks for text presentation
-lone skin tone or hair, `🏽` `🦰`         no       *component* in UTS #51: a swatch, no emoji
+an emoji with VS15 (`😊︎`)              no       VS15 asks for text presentation
+lone skin tone or hair, `🏽` `🦰`       no       *component* in UTS #51: a swatch, no emoji
 lone regional indicator, unknown pair   no       renders as letters
 an emoji and a trailing ZWJ, or         1        the first emoji of the cluster is displayed;
 followed by what it cannot join with             one grapheme is never more than one emoji
