@@ -16,13 +16,9 @@ MOST_ANSWERS = 3
 """Answers of one model to one prompt that are shown, those with an emoji first."""
 
 
-def violation(
-    prompt: AuditPrompt | None, paraphrase: AuditPrompt | None, heard: Iterable[Heard]
-) -> str:
+def violation(prompt: AuditPrompt, paraphrase: AuditPrompt | None, heard: Iterable[Heard]) -> str:
     """The lines below a contract that does not hold: prompt, paraphrase, answers."""
-    lines = []
-    if prompt is not None:
-        lines += ["The plainest prompt that was found to show it:", *_asked("prompt", prompt)]
+    lines = ["The plainest prompt that was found to show it:", *_asked(prompt)]
     if paraphrase is not None:
         lines.append(f"  {_labelled('paraphrase', paraphrase)}")
     for one in dict.fromkeys(heard):
@@ -30,7 +26,7 @@ def violation(
     return "\n".join(lines)
 
 
-def _asked(what: str, prompt: AuditPrompt) -> list[str]:
+def _asked(prompt: AuditPrompt) -> list[str]:
     system = [f"  system prompt: {visible(prompt.system)}"] if prompt.system else []
     earlier = [f"  {turn.role}, before: {visible(turn.text)}" for turn in prompt.history]
     return [*system, *earlier, f"  {_labelled(what, prompt)}"]

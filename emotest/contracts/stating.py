@@ -113,13 +113,15 @@ def _check(test: Test, names: Mapping[str, Parameter], examples: int) -> None:
 def _settings(examples: int) -> settings:
     from hypothesis import HealthCheck, Phase, settings
 
+    usual = settings()
     return settings(
+        usual,
         max_examples=examples,
         # A model is slow, and slower when it is first asked and loaded.
         deadline=None,
-        suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.too_slow],
+        suppress_health_check=[*usual.suppress_health_check, HealthCheck.too_slow],
         # Explaining asks for many other examples, and one violation is enough to mend.
-        phases=[phase for phase in settings.default.phases if phase is not Phase.explain],
+        phases=[phase for phase in usual.phases if phase is not Phase.explain],
         report_multiple_bugs=False,
     )
 
@@ -189,9 +191,8 @@ class _Fault:
         """Whether it is a violation; else the test was skipped, assumed away, or could not run."""
         from hypothesis.errors import HypothesisException
 
-        if isinstance(self.error, HypothesisException | EmotestError):
-            return False
-        return isinstance(self.error, (Exception, *_failing()))
+        skipped = _outcomes()[1:]
+        return not isinstance(self.error, (HypothesisException, EmotestError, *skipped))
 
     def tell(self) -> None:
         """Note prompt and answers, which Hypothesis shows with the last, plainest example."""
@@ -199,8 +200,7 @@ class _Fault:
 
         if self.shows:
             heard = [one for handle in _handles(self.arguments) for one in handle.heard]
-            asked = (self.arguments.get(name) for name in ("prompt", "paraphrase"))
-            note(violation(*asked, heard))
+            note(violation(self.arguments["prompt"], self.arguments.get("paraphrase"), heard))
 
 
 def _fault(test: Test, instance: tuple[Any, ...], arguments: Mapping[str, Any]) -> _Fault | None:
@@ -209,7 +209,7 @@ def _fault(test: Test, instance: tuple[Any, ...], arguments: Mapping[str, Any]) 
         handle.forget()
     try:
         test(*instance, **arguments)
-    except BaseException as error:
+    except (Exception, *_outcomes()) as error:
         return _Fault(error, arguments)
     return None
 
@@ -218,7 +218,8 @@ def _handles(arguments: Mapping[str, Any]) -> list[ModelHandle]:
     return [one for one in arguments.values() if isinstance(one, ModelHandle)]
 
 
-def _failing() -> tuple[type[BaseException], ...]:
-    """What `pytest.fail` raises, which is no `Exception`; pytest itself is the plugin's alone."""
+def _outcomes() -> tuple[type[BaseException], ...]:
+    """What `pytest.fail` and `pytest.skip` raise, which is no `Exception`; pytest itself is the
+    plugin's alone."""
     pytest = sys.modules.get("pytest")
-    return (pytest.fail.Exception,) if pytest else ()
+    return (pytest.fail.Exception, pytest.skip.Exception) if pytest else ()
