@@ -70,15 +70,10 @@ def plainness(prompt: AuditPrompt) -> tuple[bool, int, int, str]:
     return prompt.system is not None, len(prompt.history), len(prompt.text), prompt.text
 
 
-def plainer_than(
-    prompt: AuditPrompt, strategy: SearchStrategy[AuditPrompt]
-) -> tuple[AuditPrompt, ...]:
-    """What `strategy` draws that is plainer, plainest first; nothing for a strategy that is not
-    of `prompts`."""
-    wanted = _wanted_by.get(strategy)
-    if wanted is None:
-        return ()
-    return tuple(one for one in wanted.plainest_first() if plainness(one) < plainness(prompt))
+def order_of(strategy: SearchStrategy[AuditPrompt]) -> Wanted | None:
+    """What a strategy of `prompts` draws from, in order; None for any other strategy, also for one
+    made from it by `map` or `filter`."""
+    return _wanted_by.get(strategy)
 
 
 @contextmanager
@@ -116,6 +111,10 @@ class Wanted:
     def plainest_first(self) -> tuple[AuditPrompt, ...]:
         """The prompts in the order in which a violation shrinks; `UsageError` where none fits."""
         return _plainest_first(self, _own[-1] if _own else shipped_prompts())
+
+    def plainer_than(self, prompt: AuditPrompt) -> tuple[AuditPrompt, ...]:
+        """What may be drawn that is plainer, plainest first."""
+        return tuple(one for one in self.plainest_first() if plainness(one) < plainness(prompt))
 
     def fits(self, prompt: AuditPrompt) -> bool:
         """Whether a prompt is of the wanted registers, topics and languages."""

@@ -29,7 +29,7 @@ def violation(prompt: AuditPrompt, paraphrase: AuditPrompt | None, heard: Iterab
 def _asked(prompt: AuditPrompt) -> list[str]:
     system = [f"  system prompt: {visible(prompt.system)}"] if prompt.system else []
     earlier = [f"  {turn.role}, before: {visible(turn.text)}" for turn in prompt.history]
-    return [*system, *earlier, f"  {_labelled(what, prompt)}"]
+    return [*system, *earlier, f"  {_labelled('prompt', prompt)}"]
 
 
 def _labelled(what: str, prompt: AuditPrompt) -> str:

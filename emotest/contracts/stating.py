@@ -4,23 +4,23 @@ Takes a test function, gives one that Hypothesis drives and plain pytest collect
 prompts, keeps a violation in its example database and tries it first in the next run.
 
 Whether a prompt shows a violation has nothing to do with its neighbours in the order of
-plainness, and Hypothesis alone would stop at any prompt whose nearest neighbours hold. So an
-example that fails is not reported before everything plainer was tried: what fails is then all that
-is not plainer than the plainest violation, and Hypothesis' own shrinking ends exactly there.
+plainness, so that Hypothesis, which steps from one example to a simpler one, would stop at any
+prompt whose neighbours hold. Prompts are few, and each is asked once: a contract that is violated
+is tried on everything plainer, in order, and reports the first that shows it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, overload
 
-from emotest.contracts.drawing import plainer_than
+from emotest.contracts.drawing import Wanted, order_of
 from emotest.contracts.drawing import prompts as any_prompts
-from emotest.contracts.models import ModelHandle
+from emotest.contracts.models import Heard, ModelHandle
 from emotest.contracts.rewording import paraphrases, rewordings
 from emotest.contracts.showing import violation
 from emotest.errors import EmotestError, UsageError
@@ -85,15 +85,19 @@ def _stated(
     strategies: dict[str, SearchStrategy[Any]] = {**drawn, "prompt": shared}
     if "paraphrase" in names:
         strategies["paraphrase"] = shared.flatmap(paraphrases)
-    stated = _Contract(test, among, exhaustive=not drawn)
+    # Where more is drawn, it may be drawn inside the test: then a prompt cannot be tried alone.
+    stated = _Contract(test, order_of(among) if not drawn else None)
+
+    in_pytest = _in_pytest(signature(test))
 
     @wraps(test)
-    def example(*instance: Any, **arguments: Any) -> None:
+    def example(*placed: Any, **named: Any) -> None:
         __tracebackhide__ = True
-        stated.hold(instance, {_own_name(name, names): arguments[name] for name in arguments})
+        given = in_pytest.bind(*placed, **named).arguments
+        stated.hold({_own_name(name, names): given[name] for name in given})
 
-    example.__signature__ = _in_pytest(signature(test))  # type: ignore[attr-defined]
-    tested: Test = _settings(examples)(given(**strategies)(example))
+    example.__signature__ = in_pytest  # type: ignore[attr-defined]
+    tested: Test = _settings(examples, stated)(given(**strategies)(example))
     return tested
 
 
@@ -110,19 +114,22 @@ def _check(test: Test, names: Mapping[str, Parameter], examples: int) -> None:
         )
 
 
-def _settings(examples: int) -> settings:
-    from hypothesis import HealthCheck, Phase, settings
+def _settings(examples: int, stated: _Contract) -> settings:
+    from hypothesis import HealthCheck, Phase, Verbosity, settings
 
     usual = settings()
+    # Explaining asks for many other examples. A contract that knows its prompts shrinks by itself,
+    # and shows what it came to instead of what was drawn.
+    left_out = {Phase.explain} if stated.among is None else {Phase.explain, Phase.shrink}
     return settings(
         usual,
         max_examples=examples,
         # A model is slow, and slower when it is first asked and loaded.
         deadline=None,
         suppress_health_check=[*usual.suppress_health_check, HealthCheck.too_slow],
-        # Explaining asks for many other examples, and one violation is enough to mend.
-        phases=[phase for phase in usual.phases if phase is not Phase.explain],
+        phases=[phase for phase in usual.phases if phase not in left_out],
         report_multiple_bugs=False,
+        verbosity=usual.verbosity if stated.among is None else Verbosity.quiet,
     )
 
 
@@ -144,31 +151,31 @@ def _own_name(fixture: str, names: Mapping[str, Parameter]) -> str:
 
 @dataclass(frozen=True)
 class _Contract:
-    """A test, and what its prompts are drawn among."""
+    """A test, and what its prompts are drawn among; None where that is not known."""
 
     test: Test
-    among: SearchStrategy[AuditPrompt]
-    exhaustive: bool
-    """Whether plainer prompts are tried: not where more was drawn, which may be interactive."""
+    among: Wanted | None
 
-    def hold(self, instance: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+    def hold(self, arguments: dict[str, Any]) -> None:
         """Try one example; raises the violation of the plainest prompt up to this one."""
         __tracebackhide__ = True
-        fault = _fault(self.test, instance, arguments)
+        fault = _fault(self.test, arguments)
         if fault is None:
             return
-        for plainer in self._plainer(arguments) if self.exhaustive and fault.shows else ():
-            found = _fault(self.test, instance, {**arguments, **plainer})
+        for plainer in self._plainer(arguments) if fault.shows else ():
+            found = _fault(self.test, {**arguments, **plainer})
             if found is not None and found.shows:
-                fault = replace(found, arguments={**arguments, **plainer})
+                fault = found
                 break
         fault.tell()
         raise fault.error
 
     def _plainer(self, arguments: Mapping[str, Any]) -> Iterator[dict[str, AuditPrompt]]:
         """Prompts, or pairs of prompt and paraphrase, below the drawn one, plainest first."""
+        if self.among is None:
+            return
         drawn: AuditPrompt = arguments["prompt"]
-        plainer = plainer_than(drawn, self.among)
+        plainer = self.among.plainer_than(drawn)
         if "paraphrase" not in arguments:
             yield from ({"prompt": prompt} for prompt in plainer)
             return
@@ -181,10 +188,11 @@ class _Contract:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What a test raised, and on what."""
+    """What a test raised, on what, and what it had heard by then."""
 
     error: BaseException
     arguments: Mapping[str, Any]
+    heard: tuple[Heard, ...]
 
     @property
     def shows(self) -> bool:
@@ -195,27 +203,23 @@ class _Fault:
         return not isinstance(self.error, (HypothesisException, EmotestError, *skipped))
 
     def tell(self) -> None:
-        """Note prompt and answers, which Hypothesis shows with the last, plainest example."""
-        from hypothesis import note
-
+        """Add prompt and answers to what is shown of a violation."""
         if self.shows:
-            heard = [one for handle in _handles(self.arguments) for one in handle.heard]
-            note(violation(self.arguments["prompt"], self.arguments.get("paraphrase"), heard))
+            self.error.add_note(
+                violation(self.arguments["prompt"], self.arguments.get("paraphrase"), self.heard)
+            )
 
 
-def _fault(test: Test, instance: tuple[Any, ...], arguments: Mapping[str, Any]) -> _Fault | None:
+def _fault(test: Test, arguments: Mapping[str, Any]) -> _Fault | None:
     __tracebackhide__ = True
-    for handle in _handles(arguments):
+    handles = [one for one in arguments.values() if isinstance(one, ModelHandle)]
+    for handle in handles:
         handle.forget()
     try:
-        test(*instance, **arguments)
-    except (Exception, *_outcomes()) as error:
-        return _Fault(error, arguments)
+        test(**arguments)
+    except (Exception, *_outcomes()) as error:  # type: ignore[misc]
+        return _Fault(error, arguments, tuple(one for handle in handles for one in handle.heard))
     return None
-
-
-def _handles(arguments: Mapping[str, Any]) -> list[ModelHandle]:
-    return [one for one in arguments.values() if isinstance(one, ModelHandle)]
 
 
 def _outcomes() -> tuple[type[BaseException], ...]:
