@@ -40,14 +40,20 @@ Test = Callable[..., None]
 
 
 @overload
-def contract(test: Test, /) -> Test: ...
+def contract(test: Test, /) -> Test:
+    """`@contract` alone: any prompt of the model's own set."""
+
+
 @overload
 def contract(
     *,
     prompts: SearchStrategy[AuditPrompt] | None = None,
     examples: int = EXAMPLES,
     **drawn: SearchStrategy[Any],
-) -> Callable[[Test], Test]: ...
+) -> Callable[[Test], Test]:
+    """`@contract(...)`: these prompts."""
+
+
 def contract(
     test: Test | None = None,
     /,
