@@ -32,8 +32,6 @@ from emotest.audit.saying import sentence
 from emotest.plan import DECODINGS
 from emotest.stats.drift import Drift, Thresholds, fixed_drift, limits_so_far, sequential_drift
 from emotest.study.audit_prompts.prompt_set import AuditPrompt, PromptSet
-from emotest.text.rates import METRIC_VERSION
-from emotest.text.tone import TONE_METRIC_VERSION
 
 PROBABILITY_PROMPTS = 24
 """Prompts at whose answers P(emoji) is asked: described, nothing is decided on it."""
@@ -89,7 +87,7 @@ def conduct(
         positions=measuring.positions(pairs),
         probabilities=_probabilities(interview, pairs, prompts) if plan.describe else [],
         decodings=[_under(interview, plan, prompts, other) for other in plan.other_decodings],
-        metric_version=f"{METRIC_VERSION}.{TONE_METRIC_VERSION}",
+        metric_version=measuring.AUDIT_METRIC_VERSION,
         environment=dict(environment),
     )
     return result, pairs

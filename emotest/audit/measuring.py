@@ -21,12 +21,15 @@ from emotest.audit.result import EmojiShift, Measure, Pair, Position
 from emotest.stats.association import log_odds_by_trait
 from emotest.stats.estimates import prompt_difference
 from emotest.text.emoji import find_emoji
-from emotest.text.rates import EmojiMeasures, emoji_measures
-from emotest.text.tone import Marker, Tone, tone
+from emotest.text.rates import METRIC_VERSION, EmojiMeasures, emoji_measures
+from emotest.text.tone import TONE_METRIC_VERSION, Marker, Tone, tone
 
 Array = NDArray[np.float64]
 Role = Literal["base", "tuned"]
 ROLES: tuple[Role, Role] = ("base", "tuned")
+
+AUDIT_METRIC_VERSION = f"{METRIC_VERSION}.{TONE_METRIC_VERSION}"
+"""Version of all that is counted here: rates, emoji, sentences, tone."""
 
 LEVEL = 0.95
 """Of the intervals that describe; the verdict has a level of its own."""

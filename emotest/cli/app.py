@@ -16,14 +16,14 @@ import typer
 if TYPE_CHECKING:
     from emotest.report.terminal import Look
 
-UNSOUND, USAGE, MODEL, INTERRUPTED = 1, 2, 4, 130
-"""Exit codes: something is wrong with what was looked at, with what was asked or given, with a
-model that was to run; and Ctrl-C."""
+UNSOUND, DIFFERENT, USAGE, MODEL, INTERRUPTED = 1, 1, 2, 4, 130
+"""Exit codes: something is wrong with what was looked at, or differs from another; with what was
+asked or given; with a model that was to run; and Ctrl-C."""
 
 EPILOG = (
-    "Exit codes: 0 done; 1 the store holds corrupt entries, or an audit found drift; 2 the "
-    "command, its data or a folder cannot be used; 3 an audit is inconclusive; 4 a model could "
-    "not be run; 130 interrupted."
+    "Exit codes: 0 done; 1 the store holds corrupt entries, two runs differ, or an audit found "
+    "drift; 2 the command, its data or a folder cannot be used; 3 an audit is inconclusive; 4 a "
+    "model could not be run; 130 interrupted."
 )
 
 app = typer.Typer(

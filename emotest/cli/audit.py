@@ -26,6 +26,10 @@ def audit(
         list[str] | None,
         typer.Option(help="The model after, such as BASE+ADAPTER; several for a series."),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="A saved baseline in place of the base; it has to match."),
+    ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(help="Prompts of your own: txt, csv or jsonl (default: the shipped set)."),
@@ -102,6 +106,7 @@ def audit(
             reports=None if no_report else reports,
             watch=watch,
             workers=workers,
+            baseline=baseline,
         )
     for one in audits:
         where = str(one.folder / "report.html") if one.folder else None

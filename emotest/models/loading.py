@@ -89,7 +89,7 @@ def load(
         torch.set_num_threads(threads())
     folder = _complete_folder(identity)
     tokenizer = _tokenizer(folder, identity)
-    with _quiet():
+    with quiet():
         model = _model(folder, identity, where)
     model.requires_grad_(False)
     linears = _linear4bit(model)
@@ -133,7 +133,7 @@ def _tokenizer(folder: Path, identity: Identity) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its parsers raise
         raise _broken(identity, "tokenizer", error) from error
@@ -262,7 +262,7 @@ def _stop_ids(model: Any, tokenizer: Any, identity: Identity) -> frozenset[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' progress bars and advice out of the terminal while loading."""
     from transformers.utils import logging as transformers_logging
 

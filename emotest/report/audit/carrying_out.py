@@ -13,8 +13,17 @@ from pathlib import Path
 
 from emotest.audit.arms import Arm, LocalArm, ServedArm
 from emotest.audit.asking import Interview
+from emotest.audit.baseline import (
+    Baseline,
+    RecordedArm,
+    asked,
+    covered,
+    read_baseline,
+    require_alike,
+)
 from emotest.audit.conduct import conduct
 from emotest.audit.demonstration import demonstration
+from emotest.audit.measuring import AUDIT_METRIC_VERSION
 from emotest.audit.models import Model
 from emotest.audit.planning import AuditPlan
 from emotest.audit.result import AuditResult, Pair
@@ -25,6 +34,7 @@ from emotest.report.recorder import run_name
 from emotest.report.run import machine, now, versions
 from emotest.report.writing import claimed, point, writing
 from emotest.store import Store
+from emotest.study.audit_prompts.prompt_set import PromptSet
 from emotest.study.subjects import Subject
 from emotest.workshop.crew import OpenWorkshop, Workshop
 from emotest.workshop.progress import OnProgress
@@ -48,15 +58,17 @@ def carry_out(
     reports: Path | None,
     watch: Watching,
     workers: int,
+    baseline: Path | None = None,
 ) -> list[Finished]:
-    """Audit each tuned model against the base; without any, the demonstration.
+    """Audit each tuned model against the base, or against a baseline in its place; without any,
+    the demonstration.
 
     Several checkpoints are each decided at alpha divided by their number. Errors are those of
     resolving, asking and writing; what was asked before one is in the store.
     """
     kept = Store(store)
     try:
-        pairs = _sides(base, tuned, store, watch)
+        pairs = _sides(base, tuned, baseline, store, watch)
         return [
             _one(first, second, plan, kept, reports, watch, workers, m=len(pairs))
             for first, second in pairs
@@ -65,39 +77,64 @@ def carry_out(
         kept.close()
 
 
-Side = Model | Subject
-"""A local model, or a served one."""
+@dataclass(frozen=True)
+class Recorded:
+    """A baseline that stands in for the base, and the base that was named beside it, if any."""
+
+    baseline: Baseline
+    path: Path
+    named: Model | None
+
+
+Side = Model | Subject | Recorded
+"""A local model, a served one, or a record."""
 
 
 def _sides(
-    base: str | None, tuned: Sequence[str], store: Path, watch: Watching
+    base: str | None, tuned: Sequence[str], baseline: Path | None, store: Path, watch: Watching
 ) -> list[tuple[Side, Side]]:
-    if base is None and not tuned:
+    if base is None and not tuned and baseline is None:
         return [demonstration(store, watch.progress)]
-    if base is None or not tuned:
-        given, lacking = ("--base", "--tuned") if base else ("--tuned", "--base")
+    if not tuned or (base is None and baseline is None):
+        given, lacking = ("--tuned", "--base") if tuned else ("--base", "--tuned")
         raise UsageError(
             f"{given} is given and {lacking} is not",
             remedy=f"name the other model with {lacking}, or leave both out for a demonstration",
         )
-    first = _side(base)
+    first = _first(base, baseline)
     seconds = [_side(one) for one in tuned]
     for name, second in zip(tuned, seconds, strict=True):
         if _digest(first) == _digest(second):
             raise UsageError(
-                f"--base {base} and --tuned {name} are the same model",
+                f"--base {base or baseline} and --tuned {name} are the same model",
                 remedy="name two models: one held against itself says nothing about either",
             )
     return [(first, second) for second in seconds]
 
 
-def _side(text: str) -> Side:
+def _first(base: str | None, baseline: Path | None) -> Side:
+    named = _side(base) if base else None
+    if baseline is None:
+        assert named is not None
+        return named
+    return Recorded(read_baseline(baseline), baseline, named if isinstance(named, Model) else None)
+
+
+def _side(text: str) -> Model | Subject:
     subject = Subject.parse(text)
     return subject if subject.kind == "served" else Model.pinned(subject)
 
 
 def _digest(side: Side) -> str:
+    if isinstance(side, Recorded):
+        return side.baseline.model.digest
     return side.identity.digest if isinstance(side, Model) else str(side)
+
+
+def _subject(side: Side) -> str:
+    if isinstance(side, Recorded):
+        return side.baseline.model.subject
+    return str(side.subject if isinstance(side, Model) else side)
 
 
 def _one(
@@ -111,9 +148,9 @@ def _one(
     *,
     m: int,
 ) -> Finished:
-    subject = tuned.subject if isinstance(tuned, Model) else tuned
-    of_organism = isinstance(base, Model) and base.subject.is_organism
-    prompts = plan.asked(of_organism=of_organism)
+    prompts = plan.asked(of_organism=_subject(base).startswith("organism:"))
+    if isinstance(base, Recorded):
+        prompts = _held(base, plan, prompts)
     with _arms(base, tuned, store, watch.progress, workers) as (first, second):
         result, pairs = conduct(
             Interview(first, second),
@@ -125,7 +162,7 @@ def _one(
             on_look=watch.look,
             m=m,
         )
-    result = replace(result, name=f"{run_name(str(subject))}-audit")
+    result = replace(result, name=f"{run_name(_subject(tuned))}-audit")
     folder = None
     if reports is not None:
         with writing(reports / result.name, elsewhere="name another folder with --reports"):
@@ -134,6 +171,14 @@ def _one(
         write_audit(result, pairs, folder)
         point(reports, folder.name)
     return Finished(result, pairs, folder)
+
+
+def _held(base: Recorded, plan: AuditPlan, prompts: PromptSet) -> PromptSet:
+    """The prompts that the baseline has answers to, once it is known to match."""
+    wanted = asked(plan.told(prompts), AUDIT_METRIC_VERSION)
+    named = base.named.told() if base.named else None
+    require_alike(base.baseline, base.path, wanted, named)
+    return PromptSet(prompts.prompts[: covered(prompts, base.baseline)], prompts.source)
 
 
 @contextmanager
@@ -149,6 +194,8 @@ def _arms(
         shops: dict[str, OpenWorkshop] = {}
 
         def arm(side: Side, role: str) -> Arm:
+            if isinstance(side, Recorded):
+                return RecordedArm(side.baseline, side.path)
             if not isinstance(side, Model):
                 return ServedArm(side, role, store, tell)
             name = side.loaded_as if workers == 1 else role
