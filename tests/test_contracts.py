@@ -124,7 +124,7 @@ def test_a_paraphrase_asks_the_same_otherwise(pair: tuple[AuditPrompt, AuditProm
     """Other words around the same question; system prompt, history and labels as they were."""
     prompt, other = pair
     assert other.text != prompt.text
-    assert prompt.text.rstrip(".?!。？！؟।") in other.text
+    assert prompt.text.rstrip(".?!。？！؟। ") in other.text
     assert (other.system, other.history) == (prompt.system, prompt.history)
     assert (other.register, other.language) == (prompt.register, prompt.language)
     assert not find_emoji(other.text)
