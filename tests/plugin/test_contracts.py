@@ -162,6 +162,36 @@ def test_paraphrases_are_drawn_and_shrunk_with_their_prompt(repository: pytest.P
     )
 
 
+def test_of_several_paraphrases_the_plainest_is_shown(repository: pytest.Pytester) -> None:
+    """Of any prompt in other words, the one whose last mark changed."""
+    writes_emoji(repository, "'~' in prompt.id")
+    repository.makepyfile("""
+        import emotest
+
+        @emotest.contract(prompts=emotest.prompts(register="support"))
+        def test_other_words_bring_no_emoji(model, prompt, paraphrase):
+            assert model.emoji_rate(paraphrase, 1) <= model.emoji_rate(prompt, 1)
+    """)
+    plainest = by_plainness("support")[0]
+    run(repository).stdout.fnmatch_lines([f"*paraphrase ({plainest}~end mark, *"])
+
+
+def test_model_and_base_are_those_of_the_options(repository: pytest.Pytester) -> None:
+    """The tuned one and its base; the base where it stands alone."""
+    repository.makepyfile("""
+        def test_names(emo_model, emo_base):
+            assert (emo_model.name, emo_base.name) == ("organism:control", "organism:latent")
+
+        def test_model(emo_model):
+            assert emo_model.name == "organism:control"
+    """)
+    both = run(repository, "--emo-base=organism:latent", "--emo-tuned=organism:control")
+    both.assert_outcomes(passed=2)
+    alone = run(repository, "--emo-base=organism:control", "-rs")
+    alone.assert_outcomes(passed=1, skipped=1)
+    alone.stdout.fnmatch_lines(["*--emo-base BASE --emo-tuned TUNED*"])
+
+
 def test_a_rate_may_only_fall(repository: pytest.Pytester) -> None:
     """Base and model side by side; a rise beyond chance is a violation, a fall is none."""
     repository.makepyfile("""
