@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 # Loaded here once, because pytester takes back what an inner session imported.
 import emotest.contracts.stating
@@ -49,10 +52,13 @@ FORMAL = """
 
 
 @pytest.fixture(autouse=True)
-def _as_on_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under CI Hypothesis keeps no examples."""
-    for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD"):
-        monkeypatch.delenv(name, raising=False)
+def _as_on_a_desk(tmp_path: Path) -> Iterator[None]:
+    """Under CI Hypothesis keeps no examples; here it does, a database for each test."""
+    database = DirectoryBasedExampleDatabase(tmp_path / "examples")
+    settings.register_profile("desk", derandomize=False, database=database)
+    settings.load_profile("desk")
+    yield
+    settings.load_profile("emotest")
 
 
 def writes_emoji(repository: pytest.Pytester, condition: str) -> None:
@@ -62,7 +68,7 @@ def writes_emoji(repository: pytest.Pytester, condition: str) -> None:
 
 
 def run(repository: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """An inner session; the failing examples that it keeps lie in this repository's folder."""
+    """An inner session of this process, which shares the profile of Hypothesis."""
     return repository.runpytest("-s", *options)
 
 
@@ -342,7 +348,7 @@ def test_an_organism_is_held_to_a_contract_and_the_store_answers_the_second_time
     repository.makepyfile("""
         import emotest
 
-        @emotest.contract(prompts=emotest.prompts(register="opinion"), examples=12)
+        @emotest.contract(prompts=emotest.prompts(register="opinion"), examples=60)
         def test_no_emoji(model, prompt):
             assert not emotest.has_emoji(model.answer(prompt))
     """)
