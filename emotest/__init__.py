@@ -11,6 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emotest.contracts.drawing import prompts as prompts
+    from emotest.contracts.models import ModelHandle as ModelHandle
+    from emotest.contracts.models import rose as rose
+    from emotest.contracts.rewording import paraphrases as paraphrases
+    from emotest.contracts.stating import contract as contract
     from emotest.errors import EmotestError as EmotestError
     from emotest.models.probability import emoji_probability as emoji_probability
     from emotest.settings import Settings as Settings
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from emotest.study.records import Generation as Generation
     from emotest.study.records import Prompt as Prompt
     from emotest.text.emoji import find_emoji as find_emoji
+    from emotest.text.emoji import has_emoji as has_emoji
     from emotest.text.rates import answers_with_emoji as answers_with_emoji
     from emotest.text.rates import emoji_per_100_words as emoji_per_100_words
     from emotest.text.rates import emoji_per_sentence as emoji_per_sentence
@@ -52,6 +58,10 @@ if TYPE_CHECKING:
     from emotest.text.sentences import split_sentences as split_sentences
 
 _ROOMS = {
+    "emotest.contracts.drawing": ("prompts",),
+    "emotest.contracts.models": ("ModelHandle", "rose"),
+    "emotest.contracts.rewording": ("paraphrases",),
+    "emotest.contracts.stating": ("contract",),
     "emotest.errors": ("EmotestError",),
     "emotest.models.probability": ("emoji_probability",),
     "emotest.settings": ("Settings",),
@@ -86,7 +96,7 @@ _ROOMS = {
     ),
     "emotest.study.recipes": ("AdapterRecipe",),
     "emotest.study.records": ("Decoding", "Generation", "Prompt"),
-    "emotest.text.emoji": ("find_emoji",),
+    "emotest.text.emoji": ("find_emoji", "has_emoji"),
     "emotest.text.rates": (
         "answers_with_emoji",
         "emoji_per_100_words",

@@ -9,7 +9,7 @@ numpy is imported on its account.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -18,10 +18,11 @@ import pytest
 
 from emotest.errors import EmotestError, UsageError
 from emotest.settings import OPTIONS, Settings, resolve
-from emotest.study.claims import CLAIMS
+from emotest.study.markers import ALIASES, MARKERS
 from emotest.study.personality import TRAITS, Condition, Pole, Trait
 
 if TYPE_CHECKING:
+    from emotest.contracts.models import ModelHandle, Models
     from emotest.report.audit.gate import Gate
     from emotest.report.expected import Outcome
     from emotest.report.judgement import Expectations
@@ -29,25 +30,7 @@ if TYPE_CHECKING:
     from emotest.report.terminal import Look
     from emotest.study.claims import Verdict
 
-ALIASES: Mapping[str, str] = {claim.id.lower(): claim.alias for claim in CLAIMS.values()}
-"""The claims' markers: `c1` and `emergence` are one."""
-
-MARKERS: tuple[tuple[str, str], ...] = (
-    *((str(trait), f"the tests of {trait}") for trait in TRAITS),
-    ("high", "the high pole of a trait"),
-    ("low", "the low pole of a trait"),
-    *((id, f"claim {id.upper()}, {alias}") for id, alias in ALIASES.items()),
-    *((alias, f"claim {id.upper()}, the same as {id}") for id, alias in ALIASES.items()),
-    ("cross_trait", "needs all five traits, so selecting one trait deselects it"),
-    ("audit", "speaks of one given checkpoint; an inconclusive verdict always fails"),
-    ("gpu", "needs a GPU"),
-    ("slow", "takes minutes"),
-    ("claim(id)", "the claim that a test decides; also sets its markers, as c1 and emergence"),
-    ("needs(*needs)", "what a test rests on, so that it can be planned and computed before"),
-)
-"""Every marker of the plugin with what it says, in the order of `pytest --markers`."""
-
-FIXTURES = frozenset({"judge", "emo_run", "emo_settings", "emo_audit"})
+FIXTURES = frozenset({"judge", "emo_run", "emo_settings", "emo_audit", "emo_model", "emo_base"})
 """A test that asks for one of these uses emotest."""
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -210,6 +193,26 @@ def emo_audit(emo_settings: Settings, emo_run: RunRecorder) -> Gate:
     from emotest.report.audit.gate import gate  # brings torch, which a skipped gate shall not load
 
     return gate(emo_settings, emo_run.folder())
+
+
+@pytest.fixture(scope="session")
+def _emo_models(emo_settings: Settings) -> Iterator[Models]:
+    from emotest.contracts.models import opened
+
+    with opened(emo_settings) as models:
+        yield models
+
+
+@pytest.fixture(scope="session")
+def emo_model(_emo_models: Models) -> ModelHandle:
+    """The model that contracts are about: `--emo-tuned`, or `--emo-base` where it stands alone."""
+    return _emo_models.model or pytest.skip(_emo_models.no_model)
+
+
+@pytest.fixture(scope="session")
+def emo_base(_emo_models: Models) -> ModelHandle:
+    """`--emo-base`, which a contract holds `emo_model` against; needs `--emo-tuned` beside it."""
+    return _emo_models.base or pytest.skip(_emo_models.no_base)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).parent.parent / "emotest"
 
 ROOMS = (
     "errors", "text", "stats", "study", "store", "artefacts", "costs", "plan", "settings",
-    "models", "organism", "mechanisms", "workshop", "session", "audit", "report", "plugin", "cli",
+    "models", "organism", "mechanisms", "workshop", "session", "audit", "report", "contracts",
+    "plugin", "cli",
 )  # fmt: skip
 """From the ground up: a room may import itself and what stands before it."""
 

@@ -22,6 +22,10 @@ from emotest.artefacts.study import (
 from emotest.study.recipes import library_versions
 from emotest.study.records import Decoding, Prompt, prompts_digest
 
+ANSWERS_FILE = "generations.jsonl"
+PROBABILITIES_FILE = "probabilities.safetensors"
+"""What the entries hold; named here, because whoever reads them shall not load torch."""
+
 Place = Literal["answer start", "sentence end", "answer end"]
 
 

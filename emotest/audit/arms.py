@@ -16,7 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from emotest.artefacts.audit import AuditAnswersRequest, Spot, SpotsRequest
+from emotest.artefacts.audit import (
+    ANSWERS_FILE,
+    PROBABILITIES_FILE,
+    AuditAnswersRequest,
+    Spot,
+    SpotsRequest,
+)
 from emotest.audit.models import Model
 from emotest.audit.result import Audited
 from emotest.models.endpoint import Endpoint, ServedAnswer
@@ -30,7 +36,6 @@ from emotest.study.records import (
     read_whole_lines,
 )
 from emotest.study.subjects import Subject
-from emotest.workshop.audit import ANSWERS_FILE, PROBABILITIES_FILE
 from emotest.workshop.crew import OpenWorkshop
 from emotest.workshop.progress import OnProgress, Progress
 

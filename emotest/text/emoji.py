@@ -81,6 +81,11 @@ def find_emoji(text: str) -> tuple[EmojiSpan, ...]:
     )
 
 
+def has_emoji(text: str) -> bool:
+    """Whether `text` holds an emoji."""
+    return bool(find_emoji(text))
+
+
 def is_emoji(grapheme: str) -> bool:
     """Whether `grapheme` is exactly one grapheme cluster, and that one an emoji."""
     return _GRAPHEME.fullmatch(grapheme) is not None and _shows_emoji(grapheme)

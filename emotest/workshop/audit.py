@@ -12,7 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from emotest.artefacts.audit import AuditAnswersRequest, AuditedModel, SpotsRequest
+from emotest.artefacts.audit import (
+    ANSWERS_FILE,
+    PROBABILITIES_FILE,
+    AuditAnswersRequest,
+    AuditedModel,
+    SpotsRequest,
+)
 from emotest.models.adapters import active, attach, require_alive
 from emotest.models.contexts import answer_token_ids
 from emotest.models.events import emoji_event
@@ -22,9 +28,6 @@ from emotest.store import write_arrays, write_jsonl
 from emotest.study.records import Prompt, generation_row
 from emotest.workshop.bench import PROBES, Bench
 from emotest.workshop.progress import OnProgress, Progress
-
-ANSWERS_FILE = "generations.jsonl"
-PROBABILITIES_FILE = "probabilities.safetensors"
 
 
 def make_audit_answers(
