@@ -26,8 +26,14 @@ from torch import Tensor
 
 from emotest.errors import AdapterError, UsageError
 from emotest.models.chat import encode, render_prompt
-from emotest.models.identity import require_safe
 from emotest.models.loading import LoadedModel
+from emotest.models.lora import (
+    WEIGHTS,
+    adapter_config,
+    made_for,
+    peft_settings,
+    require_sound_adapter,
+)
 from emotest.study.records import Prompt
 
 _BASE_KEY = "emotest_base"
@@ -78,21 +84,8 @@ def read_adapter(folder: Path) -> AdapterWeights:
     """Read adapter_config.json and adapter_model.safetensors; an `AdapterError` for any defect."""
     from safetensors import SafetensorError, safe_open
 
-    settings, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    if not settings.is_file():
-        raise AdapterError(
-            f"{folder} holds no adapter_config.json",
-            remedy="point to a folder that peft's save_pretrained wrote",
-        )
-    require_safe(folder, ("adapter_model.safetensors",))
-    try:
-        config = json.loads(settings.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise AdapterError(
-            f"{settings} is not a JSON object: {error}", remedy="fetch the adapter again"
-        ) from error
+    require_sound_adapter(folder)
+    config, weights = adapter_config(folder), folder / WEIGHTS
     try:
         with safe_open(weights, framework="pt") as file:
             # Through torch, because numpy has no bfloat16.
@@ -102,6 +95,12 @@ def read_adapter(folder: Path) -> AdapterWeights:
         raise AdapterError(
             f"{weights} is broken: {error}", remedy="fetch or train the adapter again"
         ) from error
+    for name, array in state.items():
+        if not np.isfinite(array).all():
+            raise AdapterError(
+                f"{weights} holds infinite or undefined numbers, in {name[:120]}",
+                remedy="train or fetch the adapter again: a training that diverged leaves such",
+            )
     return AdapterWeights(state, config, base)
 
 
@@ -205,27 +204,20 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
     """
     import peft
 
-    kind = str(config.get("peft_type", "LORA")).rpartition(".")[2]
-    if kind != "LORA":
-        raise AdapterError(
-            f"the adapter is a {kind}, not a LoRA", remedy="use a LoRA adapter saved by peft"
-        )
+    settings = peft_settings(config)
     n_modules = expected_modules(loaded, config)
     if n_modules == 0:
         raise AdapterError(
-            f"the adapter's target modules {sorted(config['target_modules'])} match nothing in "
-            f"{loaded.identity.subject}",
+            f"the adapter's target modules {_told(config['target_modules'])} match nothing in "
+            f"{loaded.identity.subject}; {made_for(config, loaded.identity.subject)}",
             remedy=f"its linear modules are {', '.join(_linear_names(loaded))}; use an adapter "
             "or recipe made for this architecture",
         )
-    known = {
-        field: config[field] for field in peft.LoraConfig.__dataclass_fields__ if field in config
-    }
     # The initial weights are filled in by the caller; the caller's random state stays its own.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            lora = peft.LoraConfig(**{**known, "inference_mode": False})
+            lora = peft.LoraConfig(**settings, inference_mode=False)
             if loaded.peft is None:
                 loaded.peft = peft.PeftModel(loaded.model, lora, adapter_name=name)
             else:
