@@ -34,10 +34,13 @@ from emotest.models.lora import (
     peft_settings,
     require_sound_adapter,
 )
+from emotest.models.templates import within
 from emotest.study.records import Prompt
 
 _BASE_KEY = "emotest_base"
 """Where the header of the safetensors file names the weights that the adapter was tuned on."""
+
+_SECONDS_TO_MATCH = 5
 
 State = Mapping[str, "NDArray[np.float32]"]
 
@@ -148,7 +151,7 @@ def attach(loaded: LoadedModel, adapter: Adapter | Path | str, name: str) -> Non
         )
     install(loaded, adapter.config, name)
     try:
-        _fill(loaded, adapter.state, name)
+        _fill(loaded, adapter, name)
     except BaseException:
         detach(loaded, name)
         raise
@@ -205,7 +208,8 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
     import peft
 
     settings = peft_settings(config)
-    n_modules = expected_modules(loaded, config)
+    with within(_SECONDS_TO_MATCH, _endless_pattern(config)):
+        n_modules = expected_modules(loaded, config)
     if n_modules == 0:
         raise AdapterError(
             f"the adapter's target modules {_told(config['target_modules'])} match nothing in "
@@ -213,22 +217,51 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
             remedy=f"its linear modules are {', '.join(_linear_names(loaded))}; use an adapter "
             "or recipe made for this architecture",
         )
+    alone = loaded.peft is None
     # The initial weights are filled in by the caller; the caller's random state stays its own.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             lora = peft.LoraConfig(**settings, inference_mode=False)
-            if loaded.peft is None:
+            if alone:
                 loaded.peft = peft.PeftModel(loaded.model, lora, adapter_name=name)
             else:
                 loaded.peft.add_adapter(name, lora)
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # a stranger's settings reach any corner of peft
+            _take_off(loaded, name, alone=alone)
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise AdapterError(
-                f"the adapter does not fit {loaded.identity.subject}: {str(error).splitlines()[0]}",
+                f"the adapter does not fit {loaded.identity.subject}: {lines[0][:300]}; "
+                f"{made_for(config, loaded.identity.subject)}",
                 remedy="use an adapter that was made for this base",
             ) from error
     loaded.peft.eval()
     switch(loaded, loaded.active)
+
+
+def _take_off(loaded: LoadedModel, name: str, *, alone: bool) -> None:
+    """Undo what a failed `install` has put on so far."""
+    from peft.tuners.lora import LoraLayer
+
+    for path, module in list(loaded.model.named_modules()):
+        if not isinstance(module, LoraLayer):
+            continue
+        if alone:
+            parent, _, child = path.rpartition(".")
+            setattr(loaded.model.get_submodule(parent), child, module.base_layer)
+        elif name in module.lora_A:
+            module.delete_adapter(name)
+
+
+def _endless_pattern(config: Mapping[str, Any]) -> AdapterError:
+    return AdapterError(
+        f"matching the target modules {_told(config.get('target_modules'))} takes for ever",
+        remedy="write target_modules in adapter_config.json as a list of names",
+    )
+
+
+def _told(targets: Any) -> str:
+    return str(sorted(targets) if isinstance(targets, list | tuple | set) else targets)[:300]
 
 
 def expected_modules(loaded: LoadedModel, config: Mapping[str, Any]) -> int | None:
@@ -302,16 +335,18 @@ def json_config(config: Any) -> dict[str, Any]:
     }
 
 
-def _fill(loaded: LoadedModel, state: State, name: str) -> None:
+def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
+    state = adapter.state
     wanted = get_peft_model_state_dict(loaded.peft, adapter_name=name, save_embedding_layers=False)
     lacking, strange = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if lacking or strange:
         raise AdapterError(
             f"the adapter's weights do not match {loaded.identity.subject} and its configuration:"
             f" {len(lacking)} are lacking, {len(strange)} have no place "
-            f"(first: {(lacking + strange)[0]})",
+            f"(first: {(lacking + strange)[0]}); "
+            f"{made_for(adapter.config, loaded.identity.subject)}",
             remedy="use an adapter that was made for this base, or fetch it again",
         )
     for key, tensor in wanted.items():
@@ -319,7 +354,7 @@ def _fill(loaded: LoadedModel, state: State, name: str) -> None:
             raise AdapterError(
                 f"the adapter belongs to another base: {key} has shape "
                 f"{tuple(state[key].shape)}, {loaded.identity.subject} needs "
-                f"{tuple(tensor.shape)}",
+                f"{tuple(tensor.shape)}; {made_for(adapter.config, loaded.identity.subject)}",
                 remedy="load the base that the adapter was tuned on",
             )
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
