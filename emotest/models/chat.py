@@ -155,8 +155,15 @@ def _through_template(
             pass  # The template knows no system role.
         (role, first), *later = turns
         return rendered((role, f"{system}\n\n{first}"), *later)
-    except (TemplateError, ArithmeticError, LookupError, MemoryError, TypeError, ValueError,
-            RecursionError) as error:  # a template is a program: it fails as programs do
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a template is a program: it fails as programs do
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
             f"the chat template cannot render the question {turns[-1][1][:60]!r}: {why}",

@@ -80,10 +80,10 @@ def _tensor(kind: type[ModelError], file: Path, name: str, entry: Any, room: int
     if not isinstance(entry, dict) or entry.get("dtype") not in _BITS:
         told = entry.get("dtype") if isinstance(entry, dict) else entry
         raise _broken(kind, file, f"{who} has the unknown dtype {str(told)[:40]!r}")
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+    shape, place = _counts(entry.get("shape")), _counts(entry.get("data_offsets"))
+    if shape is None or place is None or len(place) != 2:
         raise _broken(kind, file, f"{who} has no usable shape or place")
-    start, end = offsets
+    start, end = place
     # Dimension by dimension, so that a shape of a million large numbers is never multiplied out.
     bits = _BITS[entry["dtype"]]
     for dimension in shape:
@@ -93,14 +93,15 @@ def _tensor(kind: type[ModelError], file: Path, name: str, entry: Any, room: int
     if not start <= end <= room or bits != 8 * (end - start):
         raise _broken(
             kind, file,
-            f"{who} of shape {str(shape)[:60]} ({entry['dtype']}) does not fit its place, "
+            f"{who} of shape {str(list(shape))[:60]} ({entry['dtype']}) does not fit its place, "
             f"{start:,} to {end:,} of {room:,} bytes",
         )  # fmt: skip
-    return Tensor(entry["dtype"], tuple(shape))
+    return Tensor(entry["dtype"], shape)
 
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+def _counts(value: Any) -> tuple[int, ...] | None:
+    right = isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return tuple(value) if right else None
 
 
 def _broken(kind: type[ModelError], file: Path, why: str) -> ModelError:

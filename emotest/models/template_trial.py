@@ -78,7 +78,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     limited(asked["n_bytes"], asked["seconds"])
     try:
-        told = {"longest": longest(asked["template"], asked["marks"])}
+        told: dict[str, Any] = {"longest": longest(asked["template"], asked["marks"])}
     except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as error:
         told = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
     json.dump(told, sys.stdout)
