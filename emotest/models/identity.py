@@ -236,7 +236,6 @@ def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") 
     """
     # Imported here: half a second that organisms and folders do not need.
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         cached = hub.try_to_load_from_cache(repo, marker, revision=revision)
@@ -250,9 +249,9 @@ def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") 
             )
         )
         return folder, str(info.sha)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
         at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelNotFoundError(
             f"{repo}{at} is neither in the local Hub cache nor to be had from the Hub: {reason}",
             remedy="check the name and the network, log in for a gated model (hf auth login), "

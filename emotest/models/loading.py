@@ -128,15 +128,15 @@ def _complete_folder(identity: Identity) -> Path:
     if identity.kind != "hub":
         return Path(str(identity.folder))
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError
 
     repo, _, commit = identity.weights.partition("@")
     patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt"]
     try:
         folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelNotFoundError(
-            f"the weights of {repo} at {commit} cannot be fetched: {str(error).splitlines()[0]}",
+            f"the weights of {repo} at {commit} cannot be fetched: {reason}",
             remedy="check the network and the space on disk, or point to a folder",
         ) from error
     if not any(folder.glob("*.safetensors")):

@@ -212,24 +212,10 @@ _HANDED: Mapping[str, tuple[_Right, str]] = {
     "lora_bias": _YES_OR_NO,
 }
 
-_MEANS_NOTHING = frozenset(
-    [
-        "peft_type",
-        "peft_version",
-        "auto_mapping",
-        "base_model_name_or_path",
-        "revision",
-        "inference_mode",
-        "bias",
-        "init_lora_weights",
-        "loftq_config",
-        "eva_config",
-        "corda_config",
-        "lora_ga_config",
-        "runtime_config",
-        "megatron_core",
-        "qalora_group_size",
-    ]
-)
+_MEANS_NOTHING = (
+    "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision",
+    "inference_mode", "bias", "init_lora_weights", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "runtime_config", "megatron_core", "qalora_group_size",
+)  # fmt: skip
 """How it was made, where and by what; checked apart (`bias`, `init_lora_weights`); or defaults of
 methods that are off."""

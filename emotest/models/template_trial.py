@@ -27,7 +27,7 @@ CONVERSATIONS = ([USER], [SYSTEM, USER], [USER, ASSISTANT], [USER, ASSISTANT, US
 class Generation(Extension):
     """`{% generation %}`, with which templates mark what the model wrote."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012, for Jinja declares it so
 
     def parse(self, parser: Any) -> nodes.Node | list[nodes.Node]:
         """The marked part, as it is."""
