@@ -249,7 +249,7 @@ def _take_off(loaded: LoadedModel, name: str, *, alone: bool) -> None:
         if alone:
             parent, _, child = path.rpartition(".")
             setattr(loaded.model.get_submodule(parent), child, module.base_layer)
-        elif name in module.lora_A:
+        elif _holds(module, name):
             module.delete_adapter(name)
 
 
@@ -287,7 +287,7 @@ def lora_layers(loaded: LoadedModel, name: str) -> dict[str, Any]:
     return {
         path: module
         for path, module in loaded.model.named_modules()
-        if isinstance(module, LoraLayer) and name in module.lora_A
+        if isinstance(module, LoraLayer) and _holds(module, name)
     }
 
 
@@ -339,7 +339,11 @@ def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     state = adapter.state
-    wanted = get_peft_model_state_dict(loaded.peft, adapter_name=name, save_embedding_layers=False)
+    with _unwarned():
+        wanted = get_peft_model_state_dict(
+            loaded.peft, adapter_name=name, save_embedding_layers=False
+        )
+    state = {k: v for k, v in state.items() if k in wanted or not _is_of_base(loaded, k, v)}
     lacking, strange = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if lacking or strange:
         raise AdapterError(
@@ -358,7 +362,37 @@ def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
                 remedy="load the base that the adapter was tuned on",
             )
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
-    set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
+    with _unwarned():
+        set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without peft's warning that takes biases of LoRA layers for weights cut by DeepSpeed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _is_of_base(loaded: LoadedModel, key: str, array: NDArray[np.float32]) -> bool:
+    """Whether this is the base's own weight once more, as peft saves those of adapted embeddings.
+
+    In the base's precision, which an adapter may have been saved from or to.
+    """
+    path = key.removeprefix("base_model.model.").removesuffix(".weight").removesuffix(".base_layer")
+    try:
+        module = loaded.model.get_submodule(path)
+    except AttributeError:
+        return False
+    weight = getattr(getattr(module, "base_layer", module), "weight", None)
+    if weight is None or tuple(weight.shape) != array.shape or not weight.is_floating_point():
+        return False
+    own = torch.from_numpy(np.array(array)).to(weight.dtype)
+    return torch.equal(own, weight.detach().to("cpu"))
+
+
+def _holds(layer: Any, name: str) -> bool:
+    return name in layer.lora_A or name in layer.lora_embedding_A
 
 
 def _acts(layer: Any, name: str) -> bool:
