@@ -276,6 +276,25 @@ def needed(rng: Rng, audits: int) -> list[Row]:
     return rows
 
 
+def t_alone(rng: Rng, audits: int) -> list[Row]:
+    """What paired t tests would do at a fixed size without the tests of `emotest.stats.pairs`."""
+    rows = []
+    for base, tuned, n_prompts, registers in (
+        (0.0, 0.05, 240, 1),
+        (0.02, 0.07, 240, 1),
+        (0.5, 0.5, 240 // REGISTERS, REGISTERS),
+    ):
+        before, after = alike(base, tuned)(rng, 5 * audits * registers, n_prompts)
+        mean = (after - before).mean(axis=1)
+        error = (after - before).std(axis=1, ddof=1) / sqrt(n_prompts)
+        tail = ALPHA if base != tuned else ALPHA / registers / 2
+        reach = -special.stdtrit(n_prompts - 1, tail) * error
+        wrong = np.abs(mean) + reach < MARGIN if base != tuned else np.abs(mean) > reach
+        row = {"base": base, "tuned": tuned, "prompts": n_prompts, "registers": registers}
+        rows.append(row | wrong_in(wrong.reshape(-1, registers).any(axis=1)))
+    return rows
+
+
 def calibrate(audits: int) -> Row:
     """Everything, a part at a time."""
     parts: dict[str, tuple[Callable[[Rng, int], list[Row]], int]] = {
@@ -286,6 +305,7 @@ def calibrate(audits: int) -> Row:
         "by_prompts": (by_prompts, audits),
         "by_change": (by_change, audits // 2),
         "needed": (needed, audits // 5),
+        "t_alone": (t_alone, audits),
     }
     results: Row = {
         "command": "python benchmarks/audit_calibration.py",

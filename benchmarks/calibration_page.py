@@ -47,7 +47,8 @@ def tables(results: Row) -> str:
         ("Known drift", known_table(results["known"])),
         ("Power over prompts", prompts_table(results["by_prompts"])),
         ("Power over the change, 480 prompts", change_table(results["by_change"])),
-        ("Prompts needed", needed_table(results["needed"])),
+        ("Prompts needed", needed_table(results["needed"], results["audits"] // 5)),
+        ("Why a fixed size takes more than t tests", alone_text(results["t_alone"])),
     ]
     about = (
         f"`{results['command']}`, {results['date']}, seed {results['seed']}, "
@@ -195,7 +196,20 @@ def change_table(rows: Sequence[Row]) -> str:
     )
 
 
-def needed_table(rows: Sequence[Row]) -> str:
+def alone_text(rows: Sequence[Row]) -> str:
+    """What the added tests repair."""
+    zero, low, registers = rows
+    return (
+        f"In {zero['audits']:,} audits each, paired t tests alone would call a rise from "
+        f'{zero["base"]:g} to {zero["tuned"]:.2f} "unchanged" in {zero["wrong"]:.4f} of the audits '
+        f"of {zero['prompts']} prompts (from {low['base']:.2f} to {low['tuned']:.2f}: "
+        f"{low['wrong']:.4f}), and show a change in one of {registers['registers']} registers of "
+        f"{registers['prompts']} prompts, at equal rates of {registers['base']:g}, in "
+        f"{registers['wrong']:.4f}. So McNemar's exact test and Tango's score test have to agree."
+    )
+
+
+def needed_table(rows: Sequence[Row], audits: int) -> str:
     """Budgets with power .8."""
 
     def said(row: Row) -> str:
@@ -212,7 +226,8 @@ def needed_table(rows: Sequence[Row]) -> str:
     helps = [[*(f"{row[key]:{how}}" for key, how in keys.items()), said(row)] for row in helped]
     return (
         'The smallest budget with power .8 for the right word ("unchanged" for +0.00, else '
-        '"drift"), one answer a prompt, models that answer independently:\n\n'
+        f'"drift"), one answer a prompt, models that answer independently; from {audits} audits '
+        "each:\n\n"
         + table(["base", *(f"+{change:.2f}" for change in changes)], lines)
         + "\n\nMore answers a prompt, or models that follow the same draws in a share of prompts "
         "(concordance; same prompts, same sampling noise), lower it:\n\n"

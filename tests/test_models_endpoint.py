@@ -103,6 +103,7 @@ def test_a_subject_without_a_usable_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint(Subject.parse(text))
     assert "pw" not in str(caught.value)
+    assert ("no served model" in str(caught.value)) == text.startswith("organism")
 
 
 def test_at_least_one_request_at_a_time_is_needed() -> None:
@@ -208,6 +209,17 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
     assert most == 3
 
 
+def test_waiting_for_a_turn_does_not_count_as_waiting_for_the_server() -> None:
+    """Eight replies of 0.3 s, one at a time, take longer than the 1.5 s that one may take."""
+
+    def slow(exchange: Exchange) -> None:
+        time.sleep(0.3)
+        exchange.json(chat("Yes."))
+
+    with serving(slow) as server:
+        assert len(asked(server.address, n_samples=8, side_by_side=1, patience=HURRIED)) == 8
+
+
 def test_what_the_listener_raises_ends_the_run() -> None:
     """A journal that cannot be written stops the asking, and its own error comes out."""
 
@@ -247,9 +259,11 @@ def test_seeds_depend_on_what_is_asked_and_on_nothing_else() -> None:
 
 
 def test_half_characters_survive() -> None:
-    """A lone surrogate that the server escapes is in the answer as it is."""
+    """A lone surrogate comes back as the server escapes it, and can be sent."""
+    prompt = AuditPrompt("cut", (Turn("user", "What is \ud83d?"),))
     with serving(replying(chat("cut \ud83d"))) as server:
-        assert asked(server.address)[0].text == "cut \ud83d"
+        assert asked(server.address, [prompt])[0].text == "cut \ud83d"
+        assert server.posts()[-1]["messages"][0]["content"] == "What is \ud83d?"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,20 @@ class TestManyAreAsOne:
             alone = fixed_drift(one / n_samples, other / n_samples, within=0.12)
             assert WORDS[word] == alone.word
 
+    @pytest.mark.parametrize(
+        ("wins", "losses", "n_prompts", "word"),
+        [(9, 2, 40, "inconclusive"), (7, 0, 240, "drift"), (12, 2, 40, "drift")],
+    )
+    def test_fixed_where_only_t_tests_are_convinced(
+        self, wins: int, losses: int, n_prompts: int, word: str
+    ) -> None:
+        """McNemar's and Tango's tests count here too; numbers as in `test_stats_drift`."""
+        base, tuned = np.zeros((2, 1, n_prompts), dtype=np.int64)
+        base[0, :losses], tuned[0, losses : losses + wins] = 1, 1
+        base[0, -1] = tuned[0, -1] = 1
+        ends = fixed_ends(base, tuned, 1, margin=0.05, alpha=0.05)
+        assert WORDS[ends.word[0]] == word
+
     def test_all_four_words_come_up_in_these_rows(self, rng: Rng) -> None:
         """The comparisons above do not rest on one word alone."""
         found = set()

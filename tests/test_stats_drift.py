@@ -273,6 +273,14 @@ class TestFixedSize:
         assert found.word == WORD[bool(inside < 0.05), bool(p_value < 0.05)]
         assert found.method.endswith("t, with McNemar's and Tango's tests")
 
+    def test_equivalence_of_rare_answers_takes_the_score_test(self) -> None:
+        """7 wins in 240: `ttost_paired` gives .028, Tango's test .069 (from its formula)."""
+        base, tuned = np.zeros(240), np.zeros(240)
+        base[-20:], tuned[-20:], tuned[:7] = 1.0, 1.0, 1.0
+        assert ttost_paired(tuned, base, -0.05, 0.05)[0] == pytest.approx(0.028, abs=0.001)
+        assert margin_p(7, 0, 240, within=0.05) == pytest.approx(0.069, abs=0.001)
+        assert fixed_drift(base, tuned, within=0.05).word == "drift"  # McNemar: 2 / 2^7 = .016
+
     def test_where_only_the_t_test_is_convinced_the_number_needed_is_near(self) -> None:
         """9 wins and 2 losses of 40 prompts: McNemar's p is 2 * (1 + 11 + 55) / 2^11 = .0654."""
         base, tuned = np.zeros(40), np.zeros(40)

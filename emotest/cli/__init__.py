@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from emotest.cli import audit, organisms, reports, store
+from emotest.cli import audit, doctor, init, organisms, power, reports, store
 from emotest.cli.app import INTERRUPTED, MODEL, USAGE, app
 from emotest.errors import EmotestError, ModelError, OrganismError, TrainingError
 
@@ -47,4 +47,4 @@ def emotest(
         raise typer.Exit
 
 
-__all__ = ["app", "audit", "main", "organisms", "reports", "store"]
+__all__ = ["app", "audit", "doctor", "init", "main", "organisms", "power", "reports", "store"]

@@ -118,7 +118,7 @@ def save_baseline(
     """Keep the answers of one model of an audit: records and identities, not just means."""
     from emotest.audit.baseline import baseline_of, document
     from emotest.report.audit import load_audit
-    from emotest.report.writing import replace, writing
+    from emotest.report.writing import write_file
 
     if of not in ("base", "tuned"):
         raise UsageError(f"--of {of} is neither model", remedy="write base or tuned")
@@ -127,14 +127,12 @@ def save_baseline(
         raise DataError(f"{folder} is no audit", remedy="name the folder of an audit")
     result, pairs = load_audit(folder)
     saved = baseline_of(result, pairs, "base" if of == "base" else "tuned")
-    with writing(out.parent, elsewhere="choose another file with --out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace(out, document(saved))
+    write_file(out, document(saved), elsewhere="choose another file with --out")
     typer.echo(f"{len(saved.records)} prompts answered by {saved.model.subject} are in {out}")
     if result.verdict.stopped_early:
         typer.echo(
-            f"note: the audit stopped after {len(pairs)} of {result.plan.budget} prompts, and later "
-            "audits can ask no more; emotest audit --fixed asks them all"
+            f"note: the audit stopped after {len(pairs)} of {result.plan.budget} prompts, and "
+            "later audits can ask no more; emotest audit --fixed asks them all"
         )
 
 

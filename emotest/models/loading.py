@@ -99,7 +99,7 @@ def load(
     if identity.kind != "organism":
         _require_no_harm(folder, identity)
     tokenizer = _tokenizer(folder, identity)
-    with _quiet():
+    with quiet():
         model = _model(folder, identity, where)
     model.requires_grad_(False)
     linears = _linear4bit(model)
@@ -151,7 +151,7 @@ def _tokenizer(folder: Path, identity: Identity) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except BaseException as error:  # the library raises whatever its parsers raise
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -282,7 +282,7 @@ def _stop_ids(model: Any, tokenizer: Any, identity: Identity) -> frozenset[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the libraries' progress bars and advice out of the terminal while loading."""
     from transformers.utils import logging as transformers_logging
 

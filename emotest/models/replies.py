@@ -162,9 +162,11 @@ def _completions_tokens(logprobs: dict[str, Any]) -> list[OfferedToken]:
 
 
 def _bytes_of(token: str) -> bytes | None:
-    """The bytes of a token given as text; half-characters come as `bytes:\\xf0`, or as U+FFFD."""
-    if token.startswith("bytes:\\x"):
-        return None
+    """The bytes of a token given as text.
+
+    Half-characters come as U+FFFD, as lone surrogates or spelled out (`bytes:\\xf0`); none of
+    these is an emoji.
+    """
     try:
         return token.encode("utf-8")
     except UnicodeEncodeError:

@@ -35,6 +35,13 @@ def replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def write_file(path: Path, text: str, *, elsewhere: str) -> None:
+    """Write a file that a user asked for, with the folders above it."""
+    with writing(path.parent, elsewhere=elsewhere):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, text)
+
+
 def append(path: Path, text: str) -> None:
     """Add text to the end of a file, which is made where it is missing."""
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:

@@ -2,9 +2,10 @@
 
 Takes counts of discordant pairs (wins: only the tuned model did; losses: only the base did), also
 as arrays of them; gives p-values. Emoji are rare, and differences of rare answers are skewed: two
-one-sided t tests at .05 call a rise from 0 to .05 "unchanged" in .08 of audits of 240 prompts, and
-a t test at .05 / 9 shows a change in .009 of 26 pairs of fair coins (both simulated). So the audit
-asks these tests as well.
+one-sided t tests at .05 call a rise from 0 to .05 "unchanged" in .086 of audits of 240 prompts, and
+t tests at .05 / 9 show a change in one of nine registers of 26 prompts in .067 of audits of two
+equal models that write emoji in half of their answers (docs/calibration.md). So the audit asks
+these tests as well.
 """
 
 from __future__ import annotations
