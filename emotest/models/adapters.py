@@ -32,7 +32,7 @@ from emotest.models.lora import (
     adapter_config,
     made_for,
     peft_settings,
-    require_sound_adapter,
+    require_sound_files,
 )
 from emotest.models.templates import within
 from emotest.study.records import Prompt
@@ -87,7 +87,7 @@ def read_adapter(folder: Path) -> AdapterWeights:
     """Read adapter_config.json and adapter_model.safetensors; an `AdapterError` for any defect."""
     from safetensors import SafetensorError, safe_open
 
-    require_sound_adapter(folder)
+    require_sound_files(folder)
     config, weights = adapter_config(folder), folder / WEIGHTS
     try:
         with safe_open(weights, framework="pt") as file:

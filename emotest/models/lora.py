@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emotest.errors import AdapterError
-from emotest.models.headers import tensors_in
+from emotest.models.headers import Tensor, tensors_in
 from emotest.models.strangers import finite, json_object, n_weights, require_inside, require_safe
 
 MOST_RANK = 4096
@@ -32,17 +32,26 @@ _OTHER_METHODS += "merge_and_unload(), save the result as a model and audit that
 
 def require_sound_adapter(folder: Path) -> None:
     """Refuse an adapter folder that is unsafe to load, no LoRA, or larger than any is."""
-    require_inside(folder, kind=AdapterError)
+    tensors = require_sound_files(folder)
     peft_settings(adapter_config(folder))
+    for name, tensor in tensors.items():
+        if "lora_A" in name and tensor.shape[:1] > (MOST_RANK,):
+            raise _rank(tensor.shape[0], f"by the shape of {name[:80]!r}")
+
+
+def require_sound_files(folder: Path) -> Mapping[str, Tensor]:
+    """Refuse the two files of an adapter of any kind where they are unsafe; give their tensors."""
+    require_inside(folder, kind=AdapterError)
+    adapter_config(folder)
     require_safe(folder, (WEIGHTS,))
-    for name, tensor in tensors_in(folder / WEIGHTS, kind=AdapterError).items():
+    tensors = tensors_in(folder / WEIGHTS, kind=AdapterError)
+    for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS:
             raise AdapterError(
                 f"{folder / WEIGHTS} holds {name[:80]!r} as {tensor.dtype}, which no LoRA is",
                 remedy="save the adapter again in float32 or bfloat16",
             )
-        if "lora_A" in name and tensor.shape[:1] > (MOST_RANK,):
-            raise _rank(tensor.shape[0], f"by the shape of {name[:80]!r}")
+    return tensors
 
 
 def require_smaller(adapter: Path, base: Path) -> None:
