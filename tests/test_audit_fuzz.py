@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from emotest.artefacts.audit import AuditAnswersRequest
 from emotest.audit.arms import Asking, ServedArm
 from emotest.audit.baseline import baseline_of, document, read_baseline
 from emotest.audit.models import Model
-from emotest.errors import EmotestError
+from emotest.models.adapters import detach
 from emotest.models.endpoint import Endpoint
 from emotest.models.loading import LoadedModel, load
 from emotest.models.wire import Patience
@@ -339,8 +340,6 @@ def test_malformed_adapters(
     case.spoil(folder, case.rng)
     told(MODEL, lambda: answered(f"{real}/model+{folder}", store, loaded))
     for name in list(loaded.adapters):  # one that was put on and found dead
-        from emotest.models.adapters import detach
-
         detach(loaded, name)
     nothing_left(store)
 
@@ -388,8 +387,8 @@ def tokenizer_broken(folder: Path, rng: Rng) -> None:
     text = file.read_text()
     model = json.loads(text)
     model["model"]["vocab"] = rng.choice([7, [], {"a": "x"}, {"a": -1}, None])
-    file.write_text(rng.choice([text[: rng.randrange(len(text) - 2)], "[]", "{}", "7",
-                                json.dumps(model), json.dumps({"model": {"type": "X"}})]))  # fmt: skip
+    cut, other = text[: rng.randrange(len(text) - 2)], json.dumps({"model": {"type": "X"}})
+    file.write_text(rng.choice([cut, "[]", "{}", "7", json.dumps(model), other]))
 
 
 def template_broken(folder: Path, rng: Rng) -> None:
@@ -584,8 +583,6 @@ def reply_stalls(exchange: Exchange, rng: Rng) -> None:
     """A part of the reply, and then silence."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
     exchange.raw(head[: rng.randrange(len(head))])
-    import time
-
     time.sleep(0.8)
     exchange.hang_up()
 
@@ -635,10 +632,10 @@ def test_malformed_servers(case: Case, store: Store, told: Told) -> None:
 
 
 def test_there_were_hundreds() -> None:
-    """The number that the project promises, counted over all kinds; no input is there twice."""
-    made = [*ADAPTERS, *MODELS, *PROMPT_FILES, *BASELINES, *SERVERS]
-    assert len(made) + len(SUBJECTS) >= 300
-    assert len({(case.spoil, case.seed, i // len(made)) for i, case in enumerate(made)}) >= 250
+    """The number that the project promises, counted over all kinds."""
+    made = [ADAPTERS, MODELS, PROMPT_FILES, BASELINES, SERVERS, SUBJECTS]
+    assert sum(map(len, made)) >= 400
+    assert min(map(len, made)) >= 16
 
 
 def test_an_error_that_is_nobodys_is_not_hidden(told: Told) -> None:
@@ -649,4 +646,3 @@ def test_an_error_that_is_nobodys_is_not_hidden(told: Told) -> None:
 
     with pytest.raises(ZeroDivisionError):
         told(MODEL, breaks)
-    assert not issubclass(ZeroDivisionError, EmotestError)

@@ -101,6 +101,40 @@ def test_kinds_of_lora_that_others_train(
     assert torch.equal(logits(shared), before)
 
 
+def test_a_replaced_module_and_a_plain_adapter_share_a_base(
+    folders: dict[str, Path], theirs: AdapterWeights, tmp_path: Path
+) -> None:
+    """Attached side by side or one after the other, each gives what it gives alone."""
+    import peft
+
+    subject = Subject.parse(f"{folders['llama']}?dtype=float32")
+    shared, fresh = load(subject), load(subject)
+    options: dict[str, Any] = {"target_modules": ["q_proj"], "init_lora_weights": False}
+    with quiet():
+        whole = peft.get_peft_model(
+            fresh.model, peft.LoraConfig(r=4, modules_to_save=["lm_head"], **options)
+        )
+        for name, parameter in whole.named_parameters():
+            if "modules_to_save" in name:
+                parameter.data.mul_(1.5)
+        whole.save_pretrained(tmp_path)
+    before, alone = logits(shared), {}
+    adapters: dict[str, Any] = {"whole": tmp_path, "plain": theirs}
+    for name, adapter in adapters.items():  # one after the other
+        attach(shared, adapter, name)
+        with active(shared, name):
+            alone[name] = logits(shared)
+        detach(shared, name)
+        assert torch.equal(logits(shared), before)
+    for name, adapter in adapters.items():  # side by side
+        attach(shared, adapter, name)
+    for name in ("plain", "whole", "plain"):
+        with active(shared, name):
+            assert torch.equal(logits(shared), alone[name])
+        assert torch.equal(logits(shared), before)
+    assert not torch.equal(alone["whole"], alone["plain"])
+
+
 def test_a_head_of_another_base_is_no_copy(
     folders: dict[str, Path], base: LoadedModel, tmp_path: Path
 ) -> None:

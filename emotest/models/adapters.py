@@ -34,6 +34,7 @@ from emotest.models.lora import (
     peft_settings,
     require_sound_files,
 )
+from emotest.models.peft_layers import holds, is_of_base, put_back, take_off, unwarned
 from emotest.models.templates import within
 from emotest.study.records import Prompt
 
@@ -165,6 +166,7 @@ def detach(loaded: LoadedModel, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft says which other adapter it made active; none is
         loaded.peft.delete_adapter(name)
+    put_back(loaded.model)
     loaded.adapters.pop(name, None)
     switch(loaded, None if loaded.active == name else loaded.active)
 
@@ -226,9 +228,14 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
             if alone:
                 loaded.peft = peft.PeftModel(loaded.model, lora, adapter_name=name)
             else:
+                if loaded.peft.peft_config:
+                    # Beside modules that an adapter replaces whole, peft wants one to be active.
+                    loaded.peft.set_adapter(next(iter(loaded.peft.peft_config)))
                 loaded.peft.add_adapter(name, lora)
         except Exception as error:  # a stranger's settings reach any corner of peft
-            _take_off(loaded, name, alone=alone)
+            take_off(loaded.model, name, alone=alone)
+            if not alone:
+                switch(loaded, loaded.active)
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise AdapterError(
                 f"the adapter does not fit {loaded.identity.subject}: {lines[0][:300]}; "
@@ -237,20 +244,6 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
             ) from error
     loaded.peft.eval()
     switch(loaded, loaded.active)
-
-
-def _take_off(loaded: LoadedModel, name: str, *, alone: bool) -> None:
-    """Undo what a failed `install` has put on so far."""
-    from peft.tuners.lora import LoraLayer
-
-    for path, module in list(loaded.model.named_modules()):
-        if not isinstance(module, LoraLayer):
-            continue
-        if alone:
-            parent, _, child = path.rpartition(".")
-            setattr(loaded.model.get_submodule(parent), child, module.base_layer)
-        elif _holds(module, name):
-            module.delete_adapter(name)
 
 
 def _endless_pattern(config: Mapping[str, Any]) -> AdapterError:
@@ -287,7 +280,7 @@ def lora_layers(loaded: LoadedModel, name: str) -> dict[str, Any]:
     return {
         path: module
         for path, module in loaded.model.named_modules()
-        if isinstance(module, LoraLayer) and _holds(module, name)
+        if isinstance(module, LoraLayer) and holds(module, name)
     }
 
 
@@ -339,11 +332,11 @@ def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     state = adapter.state
-    with _unwarned():
+    with unwarned():
         wanted = get_peft_model_state_dict(
             loaded.peft, adapter_name=name, save_embedding_layers=False
         )
-    state = {k: v for k, v in state.items() if k in wanted or not _is_of_base(loaded, k, v)}
+    state = {k: v for k, v in state.items() if k in wanted or not is_of_base(loaded.model, k, v)}
     lacking, strange = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if lacking or strange:
         raise AdapterError(
@@ -362,37 +355,8 @@ def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
                 remedy="load the base that the adapter was tuned on",
             )
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
-    with _unwarned():
+    with unwarned():
         set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
-
-
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    """Without peft's warning that takes biases of LoRA layers for weights cut by DeepSpeed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _is_of_base(loaded: LoadedModel, key: str, array: NDArray[np.float32]) -> bool:
-    """Whether this is the base's own weight once more, as peft saves those of adapted embeddings.
-
-    In the base's precision, which an adapter may have been saved from or to.
-    """
-    path = key.removeprefix("base_model.model.").removesuffix(".weight").removesuffix(".base_layer")
-    try:
-        module = loaded.model.get_submodule(path)
-    except AttributeError:
-        return False
-    weight = getattr(getattr(module, "base_layer", module), "weight", None)
-    if weight is None or tuple(weight.shape) != array.shape or not weight.is_floating_point():
-        return False
-    own = torch.from_numpy(np.array(array)).to(weight.dtype)
-    return torch.equal(own, weight.detach().to("cpu"))
-
-
-def _holds(layer: Any, name: str) -> bool:
-    return name in layer.lora_A or name in layer.lora_embedding_A
 
 
 def _acts(layer: Any, name: str) -> bool:
