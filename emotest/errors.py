@@ -7,9 +7,19 @@ a traceback. The classes are named after what is wrong, so that code can tell th
 
 from __future__ import annotations
 
+import re
+
+_ACTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but line ends and tabs, changes of direction, halves of a character."""
+
 
 class EmotestError(Exception):
-    """Something a user can mend. `cause` says what is wrong, `remedy` what to do next."""
+    """Something a user can mend. `cause` says what is wrong, `remedy` what to do next.
+
+    Both may quote what a stranger wrote: shown as text, nothing in them acts on a terminal.
+    """
 
     def __init__(self, cause: str, *, remedy: str) -> None:
         super().__init__(cause)
@@ -17,7 +27,8 @@ class EmotestError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.cause}\n  next: {self.remedy}"
+        told = f"{self.cause}\n  next: {self.remedy}"
+        return _ACTS.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", told)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders (adapters train side by side); the default pickling of an

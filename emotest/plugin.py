@@ -256,13 +256,16 @@ class Judge:
 
     def _act(self, outcome: Outcome) -> None:
         __tracebackhide__ = True
+        from emotest.report.visible import in_lines
+
+        message = in_lines(outcome.message)  # it names models, as strangers called them
         match outcome.kind:
             case "fail":
-                raise AssertionError(outcome.message)
+                raise AssertionError(message)
             case "skip":
-                pytest.skip(outcome.message)
+                pytest.skip(message)
             case "xfail":
-                self._item.stash[_XFAIL] = outcome.message
+                self._item.stash[_XFAIL] = message
 
 
 @pytest.hookimpl(wrapper=True)

@@ -194,7 +194,7 @@ def changed_config(folder: Path, **changes: object) -> None:
         (lambda f: changed_config(f, target_modules=["c_attn"]), AdapterError, "match nothing"),
         (lambda f: changed_config(f, target_modules=["q_proj"]), AdapterError, "24 have no place"),
         (lambda f: changed_config(f, r=8), AdapterError, "has shape"),
-        (lambda f: changed_config(f, r=0), AdapterError, "does not fit"),
+        (lambda f: changed_config(f, r=0), AdapterError, "whole number above 0"),
     ],
 )  # fmt: skip
 def test_a_broken_adapter_gives_one_clear_error(  # type: ignore[no-untyped-def]

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from emotest.errors import (
     AdapterError,
@@ -29,15 +31,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder as far as an identity looks: the files are hashed, never parsed."""
+    """A model folder as far as an identity looks: files are hashed, headers and settings read."""
     return write_model(tmp_path / "model")
+
+
+def weights(name: str, value: float) -> bytes:
+    """A safetensors file of one number."""
+    return save({name: np.array([value], np.float32)})
 
 
 def write_model(folder: Path) -> Path:
     """Write the files that an identity looks at."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(weights("w", 1.0))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     return folder
@@ -132,10 +139,10 @@ def test_a_file_is_hashed_again_only_when_it_changed(folder: Path) -> None:
     known: dict[str, str] = {}
     subject = Subject.parse(str(folder))
     first = resolve(subject, known=known)
-    weights = next(key for key in known if "model.safetensors" in key)
-    known[weights] = "0" * 64  # a lie shows whether the file was read
+    hashed = next(key for key in known if "model.safetensors" in key)
+    known[hashed] = "0" * 64  # a lie shows whether the file was read
     assert resolve(subject, known=known).digest != first.digest
-    (folder / "model.safetensors").write_bytes(b"weights, longer")
+    (folder / "model.safetensors").write_bytes(weights("longer", 1.0))
     told = resolve(subject, known=known)
     assert told.weights == resolve(subject).weights
 
@@ -209,7 +216,7 @@ def adapter(tmp_path: Path) -> Path:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(b"lora")
+    (folder / "adapter_model.safetensors").write_bytes(weights("lora", 1.0))
     return folder
 
 
@@ -220,7 +227,7 @@ def test_an_adapter_is_part_of_the_identity_but_not_of_the_base(
     both = resolve(Subject.parse(f"{folder}+{adapter}"))
     assert both.digest != of(folder).digest
     assert both.base.digest == of(folder).digest
-    (adapter / "adapter_model.safetensors").write_bytes(b"lora!")
+    (adapter / "adapter_model.safetensors").write_bytes(weights("lora", 2.0))
     assert resolve(Subject.parse(f"{folder}+{adapter}")).digest != both.digest
 
 

@@ -180,8 +180,8 @@ def spoil_config(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (spoil_header, "the model of .* cannot be loaded: "),
-        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded: "),
+        (spoil_header, "model.safetensors is broken: .* does not fit its place"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is not a JSON object"),
         (lambda f: spoil_config(f, num_hidden_layers=3), "lack 9 of its weights"),
         (lambda f: spoil_config(f, intermediate_size=64), "weights of shape"),
         (lambda f: spoil_config(f, model_type="unheard-of"), "cannot be loaded: "),

@@ -100,8 +100,8 @@ class LocalArm:
         return self.model.told()
 
     def notes(self, asking: Asking) -> list[str]:
-        """Nothing: weights are pinned, and numbers are our own."""
-        return []
+        """What its files ask for and did not get; its weights are pinned, and its numbers ours."""
+        return [f"{self.role}: {note}" for note in self.model.notes()]
 
     def answers(self, prompts: Sequence[AuditPrompt], asking: Asking) -> list[Answers]:
         """Sampled under the common random numbers of prompt, sample and seed."""

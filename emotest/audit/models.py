@@ -7,10 +7,13 @@ model says what is loaded before an adapter is attached. Nothing is loaded here.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from emotest.artefacts.audit import AuditedModel
 from emotest.audit.result import Audited
 from emotest.models.identity import Identity, resolve
+from emotest.models.lora import adapter_config, named_base
+from emotest.models.strangers import code_of_its_own
 from emotest.study.subjects import Subject
 
 
@@ -37,6 +40,20 @@ class Model:
     def loaded_as(self) -> str:
         """The digest of what is in memory before an adapter is attached."""
         return self.identity.base.digest
+
+    def notes(self) -> list[str]:
+        """What its files ask for and did not get, and an adapter that was made for another base."""
+        notes, folder = [], self.identity.folder
+        if folder and (code := code_of_its_own(Path(folder))):
+            notes.append(f"its files bring code of their own ({code}), which was not run")
+        if (adapter := self.identity.adapter) and adapter.folder:
+            named = named_base(adapter_config(Path(adapter.folder)))
+            if named and Path(named).name.casefold() != Path(self.subject.name).name.casefold():
+                notes.append(
+                    f"its adapter says that it was made for {named}; it was put on "
+                    f"{self.subject.name}, where its weights have their places"
+                )
+        return notes
 
     def asked(self) -> AuditedModel:
         """The model as requests name it."""

@@ -95,6 +95,7 @@ def compare(
 
     from emotest.report.comparing import compared
     from emotest.report.terminal import table_text
+    from emotest.report.visible import visible
 
     found = compared(run_folder(first, reports), run_folder(second, reports))
     if as_json:
@@ -102,7 +103,7 @@ def compare(
     else:
         typer.echo(table_text(found.rows, look()), nl=False)
         for note in found.notes:
-            typer.echo(f"note: {note}")
+            typer.echo(f"note: {visible(note)}")
         typer.echo("every verdict is the same" if found.alike else "verdicts differ")
     if not found.alike:
         raise typer.Exit(DIFFERENT)
@@ -118,6 +119,7 @@ def save_baseline(
     """Keep the answers of one model of an audit: records and identities, not just means."""
     from emotest.audit.baseline import baseline_of, document
     from emotest.report.audit import load_audit
+    from emotest.report.visible import visible
     from emotest.report.writing import write_file
 
     if of not in ("base", "tuned"):
@@ -128,7 +130,8 @@ def save_baseline(
     result, pairs = load_audit(folder)
     saved = baseline_of(result, pairs, "base" if of == "base" else "tuned")
     write_file(out, document(saved), elsewhere="choose another file with --out")
-    typer.echo(f"{len(saved.records)} prompts answered by {saved.model.subject} are in {out}")
+    who = visible(saved.model.subject)
+    typer.echo(f"{len(saved.records)} prompts answered by {who} are in {out}")
     if result.verdict.stopped_early:
         typer.echo(
             f"note: the audit stopped after {len(pairs)} of {result.plan.budget} prompts, and "

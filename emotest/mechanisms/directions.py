@@ -33,9 +33,9 @@ from emotest.mechanisms.kinds import read_kind
 from emotest.mechanisms.recording import Tokens, recording
 from emotest.models.adapters import AdapterWeights, active, save_adapter
 from emotest.models.chat import encode, render_exchange, render_prompt
-from emotest.models.identity import ADAPTER_FILES
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
+from emotest.models.lora import ADAPTER_FILES
 from emotest.study.records import Prompt
 from emotest.text.emoji import strip_emoji
 

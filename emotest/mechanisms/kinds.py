@@ -11,7 +11,7 @@ from typing import Any
 
 from emotest.errors import AdapterError
 from emotest.models.adapters import AdapterWeights, read_adapter
-from emotest.models.identity import ADAPTER_FILES
+from emotest.models.lora import ADAPTER_FILES
 
 
 def read_kind(

@@ -47,8 +47,8 @@ from torch.nn import functional
 from emotest.errors import AdapterError, EmotestError, ModelError, UsageError
 from emotest.mechanisms.kinds import read_kind
 from emotest.models.adapters import AdapterWeights, save_adapter
-from emotest.models.identity import ADAPTER_FILES
 from emotest.models.loading import LoadedModel
+from emotest.models.lora import ADAPTER_FILES
 from emotest.study.personality import TRAITS, Trait
 
 TraitValues: TypeAlias = Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | Tensor

@@ -26,12 +26,22 @@ from torch import Tensor
 
 from emotest.errors import AdapterError, UsageError
 from emotest.models.chat import encode, render_prompt
-from emotest.models.identity import require_safe
 from emotest.models.loading import LoadedModel
+from emotest.models.lora import (
+    WEIGHTS,
+    adapter_config,
+    made_for,
+    peft_settings,
+    require_sound_files,
+)
+from emotest.models.peft_layers import holds, is_of_base, put_back, take_off, unwarned
+from emotest.models.templates import within
 from emotest.study.records import Prompt
 
 _BASE_KEY = "emotest_base"
 """Where the header of the safetensors file names the weights that the adapter was tuned on."""
+
+_SECONDS_TO_MATCH = 5
 
 State = Mapping[str, "NDArray[np.float32]"]
 
@@ -78,21 +88,8 @@ def read_adapter(folder: Path) -> AdapterWeights:
     """Read adapter_config.json and adapter_model.safetensors; an `AdapterError` for any defect."""
     from safetensors import SafetensorError, safe_open
 
-    settings, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    if not settings.is_file():
-        raise AdapterError(
-            f"{folder} holds no adapter_config.json",
-            remedy="point to a folder that peft's save_pretrained wrote",
-        )
-    require_safe(folder, ("adapter_model.safetensors",))
-    try:
-        config = json.loads(settings.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise AdapterError(
-            f"{settings} is not a JSON object: {error}", remedy="fetch the adapter again"
-        ) from error
+    require_sound_files(folder)
+    config, weights = adapter_config(folder), folder / WEIGHTS
     try:
         with safe_open(weights, framework="pt") as file:
             # Through torch, because numpy has no bfloat16.
@@ -102,6 +99,12 @@ def read_adapter(folder: Path) -> AdapterWeights:
         raise AdapterError(
             f"{weights} is broken: {error}", remedy="fetch or train the adapter again"
         ) from error
+    for name, array in state.items():
+        if not np.isfinite(array).all():
+            raise AdapterError(
+                f"{weights} holds infinite or undefined numbers, in {name[:120]}",
+                remedy="train or fetch the adapter again: a training that diverged leaves such",
+            )
     return AdapterWeights(state, config, base)
 
 
@@ -149,7 +152,7 @@ def attach(loaded: LoadedModel, adapter: Adapter | Path | str, name: str) -> Non
         )
     install(loaded, adapter.config, name)
     try:
-        _fill(loaded, adapter.state, name)
+        _fill(loaded, adapter, name)
     except BaseException:
         detach(loaded, name)
         raise
@@ -163,6 +166,7 @@ def detach(loaded: LoadedModel, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft says which other adapter it made active; none is
         loaded.peft.delete_adapter(name)
+    put_back(loaded.model)
     loaded.adapters.pop(name, None)
     switch(loaded, None if loaded.active == name else loaded.active)
 
@@ -205,38 +209,52 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
     """
     import peft
 
-    kind = str(config.get("peft_type", "LORA")).rpartition(".")[2]
-    if kind != "LORA":
-        raise AdapterError(
-            f"the adapter is a {kind}, not a LoRA", remedy="use a LoRA adapter saved by peft"
-        )
-    n_modules = expected_modules(loaded, config)
+    settings = peft_settings(config)
+    with within(_SECONDS_TO_MATCH, _endless_pattern(config)):
+        n_modules = expected_modules(loaded, config)
     if n_modules == 0:
         raise AdapterError(
-            f"the adapter's target modules {sorted(config['target_modules'])} match nothing in "
-            f"{loaded.identity.subject}",
+            f"the adapter's target modules {_told(config['target_modules'])} match nothing in "
+            f"{loaded.identity.subject}; {made_for(config, loaded.identity.subject)}",
             remedy=f"its linear modules are {', '.join(_linear_names(loaded))}; use an adapter "
             "or recipe made for this architecture",
         )
-    known = {
-        field: config[field] for field in peft.LoraConfig.__dataclass_fields__ if field in config
-    }
+    alone = loaded.peft is None
     # The initial weights are filled in by the caller; the caller's random state stays its own.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            lora = peft.LoraConfig(**{**known, "inference_mode": False})
-            if loaded.peft is None:
+            lora = peft.LoraConfig(**settings, inference_mode=False)
+            if alone:
                 loaded.peft = peft.PeftModel(loaded.model, lora, adapter_name=name)
             else:
+                if loaded.peft.peft_config:
+                    # Beside modules that an adapter replaces whole, peft wants one to be active.
+                    loaded.peft.set_adapter(next(iter(loaded.peft.peft_config)))
                 loaded.peft.add_adapter(name, lora)
-        except (ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # a stranger's settings reach any corner of peft
+            take_off(loaded.model, name, alone=alone)
+            if not alone:
+                switch(loaded, loaded.active)
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise AdapterError(
-                f"the adapter does not fit {loaded.identity.subject}: {str(error).splitlines()[0]}",
+                f"the adapter does not fit {loaded.identity.subject}: {lines[0][:300]}; "
+                f"{made_for(config, loaded.identity.subject)}",
                 remedy="use an adapter that was made for this base",
             ) from error
     loaded.peft.eval()
     switch(loaded, loaded.active)
+
+
+def _endless_pattern(config: Mapping[str, Any]) -> AdapterError:
+    return AdapterError(
+        f"matching the target modules {_told(config.get('target_modules'))} takes for ever",
+        remedy="write target_modules in adapter_config.json as a list of names",
+    )
+
+
+def _told(targets: Any) -> str:
+    return str(sorted(targets) if isinstance(targets, list | tuple | set) else targets)[:300]
 
 
 def expected_modules(loaded: LoadedModel, config: Mapping[str, Any]) -> int | None:
@@ -262,7 +280,7 @@ def lora_layers(loaded: LoadedModel, name: str) -> dict[str, Any]:
     return {
         path: module
         for path, module in loaded.model.named_modules()
-        if isinstance(module, LoraLayer) and name in module.lora_A
+        if isinstance(module, LoraLayer) and holds(module, name)
     }
 
 
@@ -310,16 +328,22 @@ def json_config(config: Any) -> dict[str, Any]:
     }
 
 
-def _fill(loaded: LoadedModel, state: State, name: str) -> None:
+def _fill(loaded: LoadedModel, adapter: Adapter, name: str) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    wanted = get_peft_model_state_dict(loaded.peft, adapter_name=name, save_embedding_layers=False)
+    state = adapter.state
+    with unwarned():
+        wanted = get_peft_model_state_dict(
+            loaded.peft, adapter_name=name, save_embedding_layers=False
+        )
+    state = {k: v for k, v in state.items() if k in wanted or not is_of_base(loaded.model, k, v)}
     lacking, strange = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if lacking or strange:
         raise AdapterError(
             f"the adapter's weights do not match {loaded.identity.subject} and its configuration:"
             f" {len(lacking)} are lacking, {len(strange)} have no place "
-            f"(first: {(lacking + strange)[0]})",
+            f"(first: {(lacking + strange)[0]}); "
+            f"{made_for(adapter.config, loaded.identity.subject)}",
             remedy="use an adapter that was made for this base, or fetch it again",
         )
     for key, tensor in wanted.items():
@@ -327,11 +351,12 @@ def _fill(loaded: LoadedModel, state: State, name: str) -> None:
             raise AdapterError(
                 f"the adapter belongs to another base: {key} has shape "
                 f"{tuple(state[key].shape)}, {loaded.identity.subject} needs "
-                f"{tuple(tensor.shape)}",
+                f"{tuple(tensor.shape)}; {made_for(adapter.config, loaded.identity.subject)}",
                 remedy="load the base that the adapter was tuned on",
             )
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in state.items()}
-    set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
+    with unwarned():
+        set_peft_model_state_dict(loaded.peft, tensors, adapter_name=name)
 
 
 def _acts(layer: Any, name: str) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotest.errors import ModelError
+from emotest.models.templates import SECONDS, endless, require_short, within
 
 _STAND_IN = "\ue000answer\ue000"
 """Stands where an answer will be; private-use characters that no question holds."""
@@ -130,14 +131,18 @@ def _through_template(
     from jinja2 import TemplateError
 
     reply = [] if answer is None else [("assistant", answer)]
+    whose = str(getattr(tokenizer, "name_or_path", "") or "the tokenizer")
 
     def rendered(*said: tuple[str, str]) -> str:
         messages = [{"role": role, "content": text} for role, text in (*said, *reply)]
-        return str(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer is None
+        with within(SECONDS, endless(whose)):
+            text = str(
+                tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=answer is None
+                )
             )
-        )
+        require_short(len(text), whose)
+        return text
 
     try:
         if system is None:
@@ -150,8 +155,17 @@ def _through_template(
             pass  # The template knows no system role.
         (role, first), *later = turns
         return rendered((role, f"{system}\n\n{first}"), *later)
-    except TemplateError as error:
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a template is a program: it fails as programs do
+        why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
-            f"the chat template cannot render the question {turns[-1][1][:60]!r}: {error}",
+            f"the chat template cannot render the question {turns[-1][1][:60]!r}: {why}",
             remedy="ask in plain text with the option ?template=off",
         ) from error

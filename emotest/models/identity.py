@@ -24,6 +24,13 @@ from emotest.errors import (
     OrganismError,
     UsageError,
 )
+from emotest.models.lora import ADAPTER_FILES, WEIGHTS, require_smaller, require_sound_adapter
+from emotest.models.strangers import (
+    LARGEST_TEMPLATE,
+    json_object,
+    require_safe,
+    require_sound_model,
+)
 from emotest.study.subjects import Kind, Subject
 
 Quantization = Literal["nf4", "none"]
@@ -31,6 +38,8 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 ORGANISMS = Path(__file__).parents[1] / "organism" / "weights"
 """Where the organisms that emotest ships lie, a folder each."""
+
+_TOKENIZER_AGAIN = "write the tokenizer again with save_pretrained(FOLDER), or fetch it again"
 
 TEMPLATE_OFF = "none"
 """The chat-template digest of a subject that is asked in plain text."""
@@ -50,10 +59,6 @@ MODEL_FILES = (
     "chat_template.jinja",
 )
 """The files of a model folder that can change an answer."""
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -131,11 +136,16 @@ def resolve(
         weights = f"{subject.name}@{commit}"
         if any(folder.glob("*.safetensors")):
             require_safe(folder, MODEL_FILES)
+        require_sound_model(folder)
     else:
         folder = _organism_folder(subject.name) if subject.is_organism else _folder(subject.name)
         require_safe(folder, MODEL_FILES)
+        require_sound_model(folder)  # before files are hashed: a link may lead to no end
         weights = f"sha256:{folder_digest(folder, MODEL_FILES, known)}"
     wanted = subject.option("template", "on") == "on"
+    adapter = resolve_adapter(subject.adapter, known=known) if subject.adapter else None
+    if adapter:
+        require_smaller(Path(str(adapter.folder)), folder)
     return Identity(
         subject=str(subject),
         kind=subject.kind,
@@ -144,7 +154,7 @@ def resolve(
         quantization=quantization or subject.option("quantize", "nf4"),  # type: ignore[arg-type]
         dtype=dtype or subject.option("dtype", _usual_dtype(subject)),  # type: ignore[arg-type]
         folder=str(folder),
-        adapter=resolve_adapter(subject.adapter, known=known) if subject.adapter else None,
+        adapter=adapter,
     )
 
 
@@ -164,11 +174,12 @@ def resolve_adapter(
                 f"{source} holds no adapter_config.json",
                 remedy="point to a folder that peft's save_pretrained wrote",
             )
-        require_safe(local, ADAPTER_FILES)
+        require_sound_adapter(local)
         digest = folder_digest(local, ADAPTER_FILES, {} if known is None else known)
         return AdapterIdentity(source, f"sha256:{digest}", str(local))
     name, _, revision = source.partition("@")
-    folder, commit = _hub_snapshot(name, revision or None, "adapter_config.json")
+    folder, commit = _hub_snapshot(name, revision or None, WEIGHTS)
+    require_sound_adapter(folder)
     return AdapterIdentity(source, f"{name}@{commit}", str(folder))
 
 
@@ -177,28 +188,6 @@ def folder_digest(folder: Path, patterns: Iterable[str], known: MutableMapping[s
     names = sorted({path.name for pattern in patterns for path in folder.glob(pattern)})
     return _sha256(
         "".join(f"{name}\0{_file_digest(folder / name, known)}\n" for name in names).encode()
-    )
-
-
-def require_safe(folder: Path, patterns: Iterable[str]) -> None:
-    """Refuse a folder whose weights exist only as pickles: reading one can run any code."""
-    if any(
-        path
-        for pattern in patterns
-        for path in folder.glob(pattern)
-        if path.suffix == ".safetensors"
-    ):
-        return
-    pickles = [path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))]
-    if pickles:
-        raise ModelError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code",
-            remedy="load it once where you trust it and write it again with "
-            "save_pretrained(FOLDER), which uses safetensors",
-        )
-    raise ModelError(
-        f"{folder} holds no weights (*.safetensors)",
-        remedy="download the model whole, or point to another folder",
     )
 
 
@@ -242,11 +231,11 @@ def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") 
     """The local snapshot of a Hub repository and its commit; the cache answers first.
 
     What the cache holds is taken without asking the Hub, so that a run without network, and a
-    second run on the same machine, see the same model. Otherwise the small files are fetched.
+    second run on the same machine, see the same model. Otherwise the small files are fetched, and
+    `marker`, whose presence shows that they are here.
     """
     # Imported here: half a second that organisms and folders do not need.
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         cached = hub.try_to_load_from_cache(repo, marker, revision=revision)
@@ -255,12 +244,14 @@ def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") 
             return folder, folder.name
         info = hub.HfApi().model_info(repo, revision=revision)
         folder = Path(
-            hub.snapshot_download(repo, revision=info.sha, allow_patterns=["*.json", "*.jinja"])
+            hub.snapshot_download(
+                repo, revision=info.sha, allow_patterns=["*.json", "*.jinja", marker]
+            )
         )
         return folder, str(info.sha)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
         at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelNotFoundError(
             f"{repo}{at} is neither in the local Hub cache nor to be had from the Hub: {reason}",
             remedy="check the name and the network, log in for a gated model (hf auth login), "
@@ -270,21 +261,28 @@ def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") 
 
 def chat_template_text(folder: Path) -> str | None:
     """The chat template of a tokenizer folder, as the tokenizer would use it; None if none."""
-    own = folder / "chat_template.jinja"
+    own, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if own.is_file():
-        return own.read_text(encoding="utf-8")
-    settings = folder / "tokenizer_config.json"
-    if not settings.is_file():
-        return None
-    try:
-        template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{settings} is not a JSON object: {error}", remedy="write the tokenizer again"
-        ) from error
+        try:
+            return own.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{own} is not UTF-8: {error}", remedy=_TOKENIZER_AGAIN) from None
+    template = json_object(settings).get("chat_template") if settings.is_file() else None
     if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return str(template) if template else None
+        named = [entry for entry in template if isinstance(entry, dict)]
+        found = [entry.get("template") for entry in named if entry.get("name") == "default"]
+        template = found[-1] if found else None
+    if not isinstance(template, str | None):
+        raise ModelError(
+            f"the chat_template in {settings} is no text but {type(template).__name__}",
+            remedy=_TOKENIZER_AGAIN,
+        )
+    if template is not None and len(template) > LARGEST_TEMPLATE:
+        raise ModelError(
+            f"the chat_template in {settings} has {len(template):,} characters",
+            remedy=_TOKENIZER_AGAIN,
+        )
+    return template or None
 
 
 def _template_digest(folder: Path, subject: Subject) -> str:
@@ -295,7 +293,7 @@ def _template_digest(folder: Path, subject: Subject) -> str:
             remedy="use the instruction-tuned version of the model, add chat_template.jinja to "
             "its folder, or ask in plain text with the option ?template=off",
         )
-    return _sha256(template.encode())
+    return _sha256(template.encode("utf-8", "surrogatepass"))
 
 
 def _file_digest(path: Path, known: MutableMapping[str, str]) -> str:

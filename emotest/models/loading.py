@@ -23,7 +23,15 @@ from torch.nn import functional
 
 from emotest.errors import ChatTemplateError, EmotestError, ModelError, ModelNotFoundError
 from emotest.models.chat import end_of_turn
-from emotest.models.identity import Dtype, Identity, Quantization, resolve
+from emotest.models.identity import (
+    Dtype,
+    Identity,
+    Quantization,
+    chat_template_text,
+    resolve,
+)
+from emotest.models.strangers import require_sound_model
+from emotest.models.templates import require_harmless
 from emotest.study.subjects import Subject
 
 DENSE_LIMIT = 50_000_000
@@ -88,6 +96,8 @@ def load(
     if where.type == "cpu":
         torch.set_num_threads(threads())
     folder = _complete_folder(identity)
+    if identity.kind != "organism":
+        _require_no_harm(folder, identity)
     tokenizer = _tokenizer(folder, identity)
     with quiet():
         model = _model(folder, identity, where)
@@ -106,19 +116,27 @@ def load(
     return LoadedModel(model, tokenizer, identity, where, _stop_ids(model, tokenizer, identity))
 
 
+def _require_no_harm(folder: Path, identity: Identity) -> None:
+    """Look at a stranger's files, which may have changed since they were pinned or just come."""
+    require_sound_model(folder)
+    template = chat_template_text(folder) if identity.templated else None
+    if template:
+        require_harmless(template, {"bos_token": "<s>", "eos_token": "</s>"}, identity.subject)
+
+
 def _complete_folder(identity: Identity) -> Path:
     if identity.kind != "hub":
         return Path(str(identity.folder))
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError
 
     repo, _, commit = identity.weights.partition("@")
     patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt"]
     try:
         folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelNotFoundError(
-            f"the weights of {repo} at {commit} cannot be fetched: {str(error).splitlines()[0]}",
+            f"the weights of {repo} at {commit} cannot be fetched: {reason}",
             remedy="check the network and the space on disk, or point to a folder",
         ) from error
     if not any(folder.glob("*.safetensors")):
@@ -135,7 +153,9 @@ def _tokenizer(folder: Path, identity: Identity) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # the library raises whatever its parsers raise
+    except BaseException as error:  # the library raises whatever its parsers raise
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # a panic of a Rust library is no Exception to Python, and no interruption
         raise _broken(identity, "tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ModelError(
@@ -190,7 +210,7 @@ def nf4_config(dtype: Dtype, *, double_quantization: bool = False) -> Any:
     )
 
 
-def _broken(identity: Identity, part: str, error: Exception) -> EmotestError:
+def _broken(identity: Identity, part: str, error: BaseException) -> EmotestError:
     if isinstance(error, EmotestError):
         return error
     lines = str(error).strip().splitlines()

@@ -58,6 +58,11 @@ def pieces(text: str) -> list[str]:
     return [*parts, _seen_in_lines(text[end:])]
 
 
+def in_lines(text: str) -> str:
+    """The text made visible with its lines and tabs as they are, for a message of several lines."""
+    return "".join(pieces(text))
+
+
 def markdown_text(text: str, *, mark: bool = False) -> str:
     """The text as Markdown that shows exactly these characters, also inside a table.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,18 +15,26 @@ from typing import Any
 
 from emotest.errors import DataError, StoreError
 
+_ACTS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Within strings alone, for outside of them JSON is ASCII."""
+
 LATEST = "latest"
 """In a folder of runs, what leads to the last one."""
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One JSON line in UTF-8; lone surrogates, which UTF-8 cannot hold, as escapes."""
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        line = json.dumps(row, allow_nan=False)
-    return f"{line}\n"
+    """One JSON line in UTF-8."""
+    return f"{json_text(row)}\n"
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """A document as JSON that UTF-8 can hold and that acts on no terminal that shows it.
+
+    Read back, it is the very document: control characters, changes of direction and lone
+    surrogates are escaped as JSON itself does.
+    """
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _ACTS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def replace(path: Path, text: str) -> None:

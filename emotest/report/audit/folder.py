@@ -22,7 +22,7 @@ from emotest.audit.result import (
 from emotest.errors import DataError
 from emotest.report.audit.html import html_report
 from emotest.report.audit.markdown import markdown_report
-from emotest.report.writing import json_line, replace, writing
+from emotest.report.writing import json_line, json_text, replace, writing
 
 RESULT, PAIRS, HTML, MARKDOWN = "audit.json", "pairs.jsonl", "report.html", "report.md"
 
@@ -37,7 +37,7 @@ def write_audit(result: AuditResult, pairs: Sequence[Pair], folder: Path) -> Pat
         PAIRS: "".join(json_line(row(pair)) for pair in pairs),
         HTML: html_report(result, pairs),
         MARKDOWN: markdown_report(result, pairs),
-        RESULT: _document(result),
+        RESULT: json_text(row(result), indent=1) + "\n",
     }
     with writing(folder, elsewhere="choose another folder for the report"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,16 +56,6 @@ def load_audit(folder: Path) -> tuple[AuditResult, list[Pair]]:
     """
     result = result_from(_parsed(folder / RESULT), folder / RESULT)
     return result, list(_pairs(folder / PAIRS))
-
-
-def _document(result: AuditResult) -> str:
-    rows = row(result)
-    text = json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
-        text = json.dumps(rows, indent=1, allow_nan=False)
-    return f"{text}\n"
 
 
 def _parsed(path: Path) -> Any:
