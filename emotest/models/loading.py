@@ -213,10 +213,9 @@ def nf4_config(dtype: Dtype, *, double_quantization: bool = False) -> Any:
 def _broken(identity: Identity, part: str, error: BaseException) -> EmotestError:
     if isinstance(error, EmotestError):
         return error
-    lines = str(error).strip().splitlines()
+    why = " ".join(str(error).split())[:300]
     return ModelError(
-        f"the {part} of {identity.subject} cannot be loaded: "
-        f"{type(error).__name__}: {lines[0] if lines else ''}",
+        f"the {part} of {identity.subject} cannot be loaded: {type(error).__name__}: {why}",
         remedy="download it again or write it again with save_pretrained; models that bring "
         "their own code are not supported",
     )
