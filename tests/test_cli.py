@@ -104,7 +104,7 @@ def test_a_run_as_json_holds_everything(emotest, finished: Path) -> None:  # typ
         (["report"], "no run was finished in reports"),
         (["report", "nowhere"], "there is no run 'nowhere'"),
         (["report", "."], "there is no run in ."),
-        (["report", "--json", "--markdown"], "--markdown and --json at once"),
+        (["report", "--json", "--markdown"], "more than one of --html, --markdown and --json"),
     ],
 )
 def test_what_is_no_run_is_a_message_and_exit_code_2(emotest, words: list[str], part: str) -> None:  # type: ignore[no-untyped-def]
