@@ -195,9 +195,9 @@ def _deeper_than(value: Any, limit: int) -> bool:
 
 def _weights(folder: Path, *, whole: bool) -> list[Path]:
     """The files that transformers would read the weights from; [] where they are not here yet."""
-    whole, index = folder / "model.safetensors", folder / INDEX
-    if whole.is_file() or not index.is_file():
-        return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} holds no weight_map", remedy=_AGAIN)
