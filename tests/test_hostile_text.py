@@ -168,9 +168,8 @@ def progress(text: str, folder: Path, *_: Any) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", shown)  # rich's own, which moves the cursor
 
 
-QUICK: tuple[Out, ...] = (
-    terminal, plain_terminal, markdown, baseline, junit, github, error_message, progress,
-)  # fmt: skip
+QUICK: tuple[Out, ...] = (terminal, plain_terminal, markdown, baseline, junit, github,
+                          error_message, progress)  # fmt: skip
 DRAWN: tuple[Out, ...] = (html, result_file, pairs_file, printed_json)
 """Ways out that draw all plots, seconds each: they get everything at once."""
 

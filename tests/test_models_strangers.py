@@ -183,6 +183,14 @@ def test_links_of_the_hubs_cache_are_what_they_are(model: Path, tmp_path: Path) 
         require_sound_model(snapshot)
 
 
+def test_a_download_that_broke_off_goes_on_when_the_model_is_loaded(model: Path) -> None:
+    """On the Hub the other files of weights are still to come; in a folder they are lacking."""
+    with_index(model, "model-00001-of-00001.safetensors", "model-00002.safetensors")
+    require_sound_model(model, whole=False)
+    with pytest.raises(ModelError, match="lacks 1 of 2"):
+        require_sound_model(model)
+
+
 def test_real_models_pass(model: Path) -> None:
     """A mixture of experts, quantized weights in 32-bit numbers, and infinities in settings."""
     changed(model / "config.json", num_local_experts=128, time_step_limit=[0.0, float("inf")],

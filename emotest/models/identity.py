@@ -136,7 +136,7 @@ def resolve(
         weights = f"{subject.name}@{commit}"
         if any(folder.glob("*.safetensors")):
             require_safe(folder, MODEL_FILES)
-        require_sound_model(folder)
+        require_sound_model(folder, whole=False)
     else:
         folder = _organism_folder(subject.name) if subject.is_organism else _folder(subject.name)
         require_safe(folder, MODEL_FILES)

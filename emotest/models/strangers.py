@@ -82,10 +82,11 @@ def require_safe(folder: Path, patterns: Iterable[str]) -> None:
     )
 
 
-def require_sound_model(folder: Path) -> None:
+def require_sound_model(folder: Path, *, whole: bool = True) -> None:
     """Refuse a model folder that is unsafe to load or claims what it does not hold.
 
-    Weights that are not here yet (a model on the Hub) are not asked for.
+    Where it need not be `whole` (a model on the Hub whose files come when it is loaded), weights
+    that are not all here are not asked for.
     """
     require_inside(folder)
     config = json_object(folder / "config.json")
@@ -100,7 +101,7 @@ def require_sound_model(folder: Path) -> None:
             "folder: BASE+FOLDER",
         )
     _require_no_fetching(folder, config)
-    weights = _weights(folder)
+    weights = _weights(folder, whole=whole)
     if weights:
         tensors = [tensor for file in weights for tensor in tensors_in(file).values()]
         _require_sizes(folder, config, tensors)
@@ -108,7 +109,7 @@ def require_sound_model(folder: Path) -> None:
 
 def n_weights(folder: Path) -> int:
     """How many numbers the weights in a checked folder are; 0 where none are here."""
-    return sum(t.size for file in _weights(folder) for t in tensors_in(file).values())
+    return sum(t.size for file in _weights(folder, whole=False) for t in tensors_in(file).values())
 
 
 def code_of_its_own(folder: Path) -> str | None:
@@ -192,11 +193,11 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return any(isinstance(value, dict | list) for value in level)
 
 
-def _weights(folder: Path) -> list[Path]:
-    """The files that transformers would read the weights from; [] where none are here yet."""
-    whole, index = folder / "model.safetensors", folder / INDEX
-    if whole.is_file() or not index.is_file():
-        return [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+def _weights(folder: Path, *, whole: bool) -> list[Path]:
+    """The files that transformers would read the weights from; [] where they are not here yet."""
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} holds no weight_map", remedy=_AGAIN)
@@ -211,8 +212,8 @@ def _weights(folder: Path) -> list[Path]:
         names.add(name)
     files = [folder / name for name in sorted(names)]
     lacking = [file.name for file in files if not file.is_file()]
-    if len(lacking) == len(files):
-        return []  # the weights of a model on the Hub come when it is loaded
+    if lacking and not whole:
+        return []
     if lacking:
         raise ModelError(
             f"{folder} lacks {len(lacking)} of {len(files)} files of weights, first {lacking[0]}",

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from emotest.audit.conduct import Seen
+from emotest.report.visible import visible
 from emotest.stats.drift import Thresholds
 from emotest.workshop.progress import Progress
 
@@ -37,10 +38,10 @@ class Watching:
         done = message.state == "done"
         self.bars.update(
             self.work,
-            description=message.title,
+            description=visible(message.title),
             total=message.total or None,
             completed=message.total if done else message.done,
-            note=message.note,
+            note=visible(message.note),
         )
 
     def look(self, seen: Seen) -> None:
@@ -82,10 +83,10 @@ def watching(console: Console | None = None) -> Iterator[Watching]:
         yield Watching(console, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
     )
     with Bars(*columns, console=console, transient=True) as bars:
