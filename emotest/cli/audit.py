@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emotest.cli.app import ReportsFolder, StoreFolder, app, look
+
+if TYPE_CHECKING:
+    from emotest.report.audit.carrying_out import Finished
 
 _EPILOG = (
     "Exit codes: 0 unchanged, or changed within the tolerance (the sentence says which); 1 drift; "
@@ -76,6 +79,7 @@ def audit(
     Nothing is trained: an adapter is measured as it is. Without --base and --tuned it shows
     itself on a small model that emotest ships.
     """
+    from emotest.audit.checkpoints import expanded, require_distinct
     from emotest.audit.planning import AuditPlan
     from emotest.report.audit import summary_text
     from emotest.report.audit.carrying_out import carry_out
@@ -97,10 +101,12 @@ def audit(
         marker=marker,
         other_decodings=tuple(also or ()),
     )
+    series = [one for named in tuned or [] for one in expanded(named)]
+    require_distinct(series)
     with watching() as watch:
         audits = carry_out(
             base,
-            tuned or [],
+            series,
             plan,
             store=resolve_store(store),
             reports=None if no_report else reports,
@@ -112,6 +118,8 @@ def audit(
         where = str(one.folder / "report.html") if one.folder else None
         typer.echo(summary_text(one.result, look(), where=where), nl=False)
         tell_github(one.result, one.pairs)
+    if len(audits) > 1:
+        _tell_series(audits, series, None if no_report else reports)
     raise typer.Exit(worst([one.result.verdict.exit_code for one in audits]))
 
 
@@ -119,6 +127,21 @@ def _usual_decoding(base: str | None) -> str:
     from emotest.study.subjects import Subject
 
     return "default" if base is None or Subject.parse(base).is_organism else "paper"
+
+
+def _tell_series(audits: list[Finished], series: list[str], reports: Path | None) -> None:
+    """Drift over checkpoints, as a table and on a page with its plot."""
+    from emotest.audit.checkpoints import step_of
+    from emotest.report.audit.series import points, table, write_series
+    from emotest.report.recorder import run_name
+    from emotest.report.terminal import table_text
+
+    steps = [step_of(one, place) for place, one in enumerate(series, start=1)]
+    found = points(audits, steps)
+    typer.echo(table_text(table(found), look()), nl=False)
+    if reports is not None:
+        page = write_series(found, reports, f"{run_name(series[0])}-series")
+        typer.echo(f"series: {page}")
 
 
 def worst(codes: list[int]) -> int:

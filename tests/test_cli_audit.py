@@ -1,0 +1,261 @@
+"""`emotest audit` and what goes with it, on organisms as they ship: nothing is trained.
+
+The control organism writes emoji in a third of its answers and `latent` in hardly any, so one held
+against the other has drifted, and the drift is known.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from emotest.cli import main
+from emotest.report.audit import load_audit
+
+BASE, TUNED = "organism:control", "organism:latent"
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Emotest = Callable[..., Ended]
+
+
+@pytest.fixture
+def emotest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Emotest:
+    """`emotest("audit", ...)` in an empty folder, with a terminal of 100 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+    def run(*words: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["emotest", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store that the audits of this file share, so that each batch is answered once."""
+    return str(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def audited(emotest: Emotest, store: str) -> Ended:
+    """An audit with a report in ./reports."""
+    return emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store)
+
+
+def test_a_drift_is_said_shown_and_kept(audited: Ended, emotest: Emotest, store: str) -> None:
+    """Exit code 1; one sentence first, then a table and where the report lies; every look is told
+    on the way; the same again from what is kept, as text, Markdown, HTML and JSON."""
+    assert audited.code == 1
+    assert audited.out.startswith("drift: the tuned model writes fewer emoji (")
+    assert "answers with emoji" in audited.out
+    assert "/report.html" in audited.out.splitlines()[-1]
+    assert "12/360 prompts: with emoji" in audited.err
+
+    (folder,) = (path for path in Path("reports").iterdir() if not path.is_symlink())
+    result, pairs = load_audit(folder)
+    assert (result.base.subject, result.tuned.subject) == (BASE, TUNED)
+    assert (result.verdict.direction, result.verdict.n_prompts) == ("fewer", len(pairs))
+    assert {cell.place for cell in result.probabilities} == {
+        "answer start", "sentence end", "answer end",
+    }  # fmt: skip
+
+    again = emotest("report")
+    assert again.code == 0
+    assert again.out.split("report:")[0] == audited.out.split("report:")[0]
+    assert emotest("report", "--markdown").out.startswith("## Emoji audit: drift")
+    assert "<!doctype html>" in emotest("report", "--html").out[:200].lower()
+    as_json = json.loads(emotest("report", "--json").out)
+    assert as_json["verdict"]["word"] == "drift"
+    assert len(as_json["pairs"]) == len(pairs)
+
+
+def test_an_audit_goes_on_from_what_was_asked(audited: Ended, emotest: Emotest, store: str) -> None:
+    """The second audit finds every answer in the store and has the same records."""
+    emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--reports", "again")
+    first, second = (
+        load_audit(next(path for path in Path(folder).iterdir() if not path.is_symlink()))
+        for folder in ("reports", "again")
+    )
+    assert first[1] == second[1]
+    assert first[0].verdict == second[0].verdict
+    compared = emotest("compare", "reports/latest", "again/latest")
+    assert compared.code == 0
+    assert "every verdict is the same" in compared.out
+
+
+def test_a_baseline_stands_in_for_the_base(audited: Ended, emotest: Emotest, store: str) -> None:
+    """Its records give the same verdict; it says whose they are, and that the base was not run."""
+    saved = emotest("baseline", "save", "--of", "base", "--out", "kept/baseline.json")
+    assert saved.code == 0
+    assert "later audits can ask no more" in " ".join(saved.out.split())
+    shown = emotest("baseline", "show", "kept/baseline.json")
+    assert BASE in shown.out
+    held = emotest(
+        "audit", "--baseline", "kept/baseline.json", "--tuned", TUNED, "--store", store
+    )  # fmt: skip
+    assert held.code == 1
+    assert "the base was not run" in " ".join(held.out.split())
+    assert held.out.split("base  ")[0] == audited.out.split("base  ")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--samples", "2"), "n_samples is 1 there and 2 in this audit"),
+        (("--seed", "1"), "sampling_seed is 0 there and 1 in this audit"),
+        (("--decoding", "greedy"), "decoding is 'temperature 1"),
+        (("--budget", "24"), "prompts is '"),
+        (("--base", "organism:even"), "is of organism:control"),
+    ],
+)
+def test_a_baseline_that_does_not_match_names_the_field(
+    audited: Ended, emotest: Emotest, store: str, words: tuple[str, ...], message: str
+) -> None:
+    """Answers that were asked for in another way, or of another model, are never held against."""
+    emotest("baseline", "save", "--of", "base")
+    held = emotest(
+        "audit", "--baseline", "baseline.json", "--tuned", TUNED, "--store", store, *words
+    )  # fmt: skip
+    assert held.code == 2
+    assert message in held.err
+
+
+def test_a_missing_baseline_is_never_a_pass(emotest: Emotest, store: str) -> None:
+    """It is an error with a code of its own, and says how to save one."""
+    held = emotest("audit", "--baseline", "none.json", "--tuned", TUNED, "--store", store)
+    assert held.code == 2
+    assert "a missing baseline is never a pass" in held.err
+
+
+def test_a_budget_that_says_too_little_ends_inconclusive(emotest: Emotest, store: str) -> None:
+    """Exit code 3 for two models that hardly differ, after twelve prompts."""
+    ended = emotest(
+        "audit", "--base", "organism:even", "--tuned", TUNED, "--store", store, "--budget", "12",
+    )  # fmt: skip
+    assert ended.code == 3
+    assert ended.out.startswith("inconclusive: ")
+    assert "would settle it" in " ".join(ended.out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--base", BASE), 2, "--base is given and --tuned is not"),
+        (("--tuned", BASE), 2, "--tuned is given and --base is not"),
+        (("--base", BASE, "--tuned", BASE), 2, "are the same model"),
+        (("--base", BASE, "--tuned", "./nowhere"), 4, "there is no folder ./nowhere"),
+        (("--base", BASE, "--tuned", f"{BASE}+./nowhere"), 4, "no adapter folder ./nowhere"),
+        (("--base", "organism:lost", "--tuned", BASE), 4, "there is no organism 'lost'"),
+        (("--base", BASE, "--tuned", TUNED, "--margin", "2"), 2, "a margin of 2"),
+        (("--base", BASE, "--tuned", TUNED, "--decoding", "beam"), 2, "no decoding 'beam'"),
+        (("--base", BASE, "--tuned", TUNED, "--marker", "("), 2, "no regular expression"),
+        (("--base", BASE, "--tuned", TUNED, "--prompts", "no.txt"), 2, "no.txt"),
+        (("--base", BASE, "--tuned", TUNED, "--register", "poems"), 2, "no register 'poems'"),
+        (("--base", BASE, "--tuned", TUNED, "--budget", "999"), 2, "n=999"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_and_its_code(
+    emotest: Emotest, store: str, words: tuple[str, ...], code: int, message: str
+) -> None:
+    """Before a model is loaded; the next step stands below the cause."""
+    ended = emotest("audit", *words, "--store", store)
+    assert ended.code == code
+    assert message in ended.err
+    assert "next: " in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_github_run_shows_the_markdown(
+    audited: Ended, emotest: Emotest, store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Appended to the page that GITHUB_STEP_SUMMARY names."""
+    page = tmp_path / "summary.md"
+    page.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--no-report")
+    assert page.read_text().startswith("before\n## Emoji audit: drift")
+
+
+def test_a_gate_is_written_into_a_repository(emotest: Emotest, store: str) -> None:
+    """A test and a workflow, which the installed package alone can run: drift fails with pytest's
+    own exit code 1, and the report lies beside the verdicts."""
+    ended = emotest("init", "--base", BASE)
+    assert ended.code == 0
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "emoji_gate", "-m", "audit", "-q",
+         "-p", "no:cacheprovider", "--emo-base", BASE, "--emo-tuned", TUNED, "--emo-store", store,
+         "--junitxml", "junit.xml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 failed, 1 skipped" in run.stdout
+    assert "drift: the tuned model writes fewer emoji" in " ".join(run.stdout.split())
+    assert "audit.unchanged" in Path("junit.xml").read_text()
+    assert Path("reports/latest/audit/report.html").is_file()
+    assert "EMOTEST_BASE: organism:control" in Path(".github/workflows/emoji-gate.yml").read_text()
+    refused = emotest("init")
+    assert refused.code == 2
+    assert "is there already" in refused.err
+    assert emotest("init", "--force").code == 0
+
+
+def test_power_says_what_a_budget_can_see(emotest: Emotest) -> None:
+    """As a table, or as JSON; a pair of shares that is none is explained."""
+    told = json.loads(emotest("power", "--effect", ".0:.5", "--audits", "50", "--json").out)
+    assert told["power"]["value"] == 1.0
+    assert "power 1.00 with at most 480 prompts" in emotest(
+        "power", "--effect", ".0:.5", "--audits", "50"
+    ).out  # fmt: skip
+    for effect in (".02", "a:b", ".5:1.5"):
+        ended = emotest("power", "--effect", effect)
+        assert ended.code == 2
+        assert f"--effect {effect} is no pair of shares" in ended.err
+
+
+def test_the_doctor_tries_what_a_run_needs(emotest: Emotest) -> None:
+    """NF4 is multiplied with, and nothing of the network is asked with --offline."""
+    told = {one["name"]: one for one in json.loads(emotest("doctor", "--offline", "--json").out)}
+    assert told["NF4 on cpu"]["state"] == "works"
+    assert told["organisms"]["found"] == "control, even, latent, one-trait"
+    assert told["Hub"] == {
+        "name": "Hub", "state": "lacking", "found": "not asked", "remedy": "leave --offline out",
+    }  # fmt: skip
+
+
+def test_several_checkpoints_are_a_series(emotest: Emotest, store: str) -> None:
+    """Each has its own report and is decided at its share of alpha; a table and a page with a plot
+    show them side by side; the exit code is the worst."""
+    ended = emotest(
+        "audit", "--base", BASE, "--tuned", TUNED, "--tuned", "organism:even", "--store", store,
+    )  # fmt: skip
+    assert ended.code == 1
+    assert ended.out.count("one of 2 checkpoints, each decided at 0.025") == 2
+    page = Path(ended.out.splitlines()[-1].removeprefix("series: "))
+    rows = json.loads((page.parent / "series.json").read_text())
+    assert [row["step"] for row in rows] == [1, 2]
+    assert (page.parent / "series.svg").read_text().startswith("<svg")
+    assert f"](../{rows[0]['report']}/report.html)" in page.read_text()
