@@ -137,9 +137,8 @@ def test_a_template_without_system_role_keeps_the_system_prompt(folder: Path) ->
 def test_what_was_said_before_stands_in_the_prompt() -> None:
     """As the template renders the whole chat; a system prompt that the template does not know
     stands before the first question."""
-    tokenizer = tiny_tokenizer()
     said = (("user", "Hi."), ("assistant", "Yes?"))
-    tokenizer.chat_template = (
+    tokenizer = tiny_tokenizer(
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
         "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     )
