@@ -38,11 +38,11 @@ from emotest.stats.betting import (
     Array,
     Side,
     confidence_sequence,
-    log_e_of_mean,
 )
 from emotest.stats.decisions import differ, unchanged
 from emotest.stats.estimates import prompt_difference
 from emotest.stats.pairs import margin_p, mcnemar_p
+from emotest.stats.sequential import evidence
 
 Word = Literal["unchanged", "changed within tolerance", "drift", "inconclusive"]
 Direction = Literal["more", "fewer"]
@@ -260,14 +260,11 @@ class _Running:
 
 
 def _running(array: Array, within: float) -> _Running:
-    def beyond(mean: float, side: Side) -> Array:
-        # One bettor whatever the answers look like, and the one that the interval inverts: a choice
-        # by what has been seen would be no bet, and later answers could change an earlier look.
-        log_e = log_e_of_mean((array + 1.0) / 2.0, mean=(mean + 1.0) / 2.0, side=side)
-        return np.asarray(np.maximum.accumulate(log_e))
-
-    inside = np.minimum(beyond(-within, "above"), beyond(within, "below"))
-    return _Running(beyond(0.0, "above"), beyond(0.0, "below"), inside)
+    # One bettor whatever the answers look like, and the one that the interval inverts: a choice
+    # by what has been seen would be no bet, and later answers could change an earlier look.
+    more, fewer = evidence("raised", array, 0.0, bet="mean")
+    inside, _ = evidence("unchanged", array, within, bet="mean")
+    return _Running(more, fewer, inside)
 
 
 def _look(running: _Running, array: Array, n: int) -> Look:

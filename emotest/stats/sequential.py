@@ -112,7 +112,7 @@ def _decide(
     check_margin(relation, margin)
     threshold = -log(tail_of(relation, alpha, m))
     array = np.asarray(differences, dtype=np.float64)
-    for_it, against_it = _evidence(relation, array, margin, bet)
+    for_it, against_it = evidence(relation, array, margin, bet)
     decided = np.flatnonzero(np.maximum(for_it, against_it) >= threshold)
     stopped = bool(decided.size)
     n_prompts = int(decided[0]) + 1 if stopped else array.size
@@ -141,7 +141,9 @@ def _decide(
     )
 
 
-def _evidence(relation: Relation, array: Array, margin: float, bet: Bet) -> tuple[Array, Array]:
+def evidence(
+    relation: Relation, array: Array, margin: float, bet: Bet = "mean"
+) -> tuple[Array, Array]:
     """Largest log e so far for the relation and against it, each of shape (n_prompts,)."""
     if bet == "pairs" and margin != 0.0:
         raise StatisticsError(
