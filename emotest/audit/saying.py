@@ -11,16 +11,14 @@ def sentence(drift: Drift, base: float, tuned: float) -> str:
     The verdict's word stands before it wherever it is shown.
     """
     shares = f"{base:.0%} of the base's answers hold an emoji, {tuned:.0%} of the tuned model's"
-    limits = f"{drift.value:+.1%}, between {drift.low:+.1%} and {drift.high:+.1%}"
-    asked = f"{drift.n_prompts} prompts"
+    change, low, high = (100 * share for share in (drift.value, drift.low, drift.high))
+    limits = f"{change:+.1f} points, between {low:+.1f} and {high:+.1f}"
+    asked, margin = f"{drift.n_prompts} prompts", f"{100 * drift.margin:g} points"
     if drift.word == "unchanged":
-        return (
-            f"after {asked} a difference of {drift.margin:.0%} or more is ruled out ({shares}; "
-            f"{limits})."
-        )
+        return f"after {asked} a difference of {margin} or more is ruled out ({shares}; {limits})."
     if drift.word == "changed within tolerance":
         return (
-            f"the tuned model writes {drift.direction} emoji, by less than {drift.margin:.0%} "
+            f"the tuned model writes {drift.direction} emoji, by less than {margin} "
             f"({shares}; {limits}; {asked})."
         )
     if drift.word == "drift":
