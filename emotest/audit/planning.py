@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from emotest.audit.arms import Asking
-from emotest.audit.result import Plan, Prompts
+from emotest.audit.result import Plan, Prompts, row
 from emotest.errors import UsageError
 from emotest.organism.audit_prompts import organism_prompts
 from emotest.plan import DECODINGS
@@ -104,33 +104,37 @@ class AuditPlan:
             found = read_prompts(self.prompts)
         else:
             found = organism_prompts() if of_organism else shipped_prompts()
+        counts = found.registers
+        available = sum(counts.get(name, 0) for name in self.registers or counts)
         return found.select(
             registers=self.registers or None,
-            n=min(self.budget, len(found)) if self.budget and not self.registers else self.budget,
+            n=min(self.budget, available) if self.budget else None,
             rng=np.random.default_rng(self.analysis_seed),
         )
 
     def told(self, prompts: PromptSet) -> Plan:
         """The plan as the result holds it, with its digest."""
-        fields = {
-            "mode": self.mode,
-            "alpha": self.alpha,
-            "margin": self.margin,
-            "budget": len(prompts),
-            "batch": self.batch,
-            "n_samples": self.n_samples,
-            "decoding": str(self.sampled),
-            "sampling_seed": self.sampling_seed,
-            "analysis_seed": self.analysis_seed,
-            "marker": self.marker,
-        }
-        asked = Prompts(
-            source=prompts.source if not self.prompts else self.prompts.name,
-            digest=prompts.digest,
-            n=len(prompts),
-            registers=dict(prompts.registers),
-            languages=dict(prompts.languages),
+        plan = Plan(
+            mode=self.mode,
+            alpha=self.alpha,
+            margin=self.margin,
+            budget=len(prompts),
+            batch=self.batch,
+            n_samples=self.n_samples,
+            decoding=str(self.sampled),
+            sampling_seed=self.sampling_seed,
+            analysis_seed=self.analysis_seed,
+            marker=self.marker,
+            prompts=Prompts(
+                source=prompts.source if not self.prompts else self.prompts.name,
+                digest=prompts.digest,
+                n=len(prompts),
+                registers=dict(prompts.registers),
+                languages=dict(prompts.languages),
+            ),
+            digest="",
         )
-        text = json.dumps({**fields, "prompts": asdict(asked)["digest"]}, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return Plan(prompts=asked, digest=digest, **fields)  # type: ignore[arg-type]
+        # What prompts are called does not decide what is asked.
+        decides = {**row(plan), "prompts": prompts.digest}
+        text = json.dumps(decides, sort_keys=True)
+        return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest())
