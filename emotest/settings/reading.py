@@ -135,15 +135,7 @@ def _prompts(said: Said) -> Path:
 
 
 def _margin(said: Said) -> float:
-    try:
-        margin = float(str(said.value))
-    except ValueError:
-        margin = float("nan")
-    if not 0 < margin < 1:
-        raise _impossible(
-            said, "the margin is no share between 0 and 1", "use a share of answers, such as 0.05"
-        )
-    return margin
+    return _between(said, 1.0, "the margin is no share", "use a share of answers, such as 0.05")
 
 
 def _marker(said: Said) -> str:
@@ -157,15 +149,18 @@ def _marker(said: Said) -> str:
 
 
 def _alpha(said: Said) -> float:
+    return _between(said, 0.5, "the level is no number", "use a small level, such as 0.05")
+
+
+def _between(said: Said, most: float, cause: str, remedy: str) -> float:
+    """A number between 0 and `most`, neither of them included."""
     try:
-        alpha = float(str(said.value))
+        number = float(str(said.value))
     except ValueError:
-        alpha = float("nan")
-    if not 0 < alpha < 0.5:
-        raise _impossible(
-            said, "the level is no number between 0 and 0.5", "use a small level, such as 0.05"
-        )
-    return alpha
+        number = float("nan")
+    if not 0 < number < most:
+        raise _impossible(said, f"{cause} between 0 and {most:g}", remedy)
+    return number
 
 
 def _count(said: Said) -> int:
