@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from emotest.artefacts.audit import Spot
-from emotest.audit.arms import Asking, ServedArm
-from emotest.errors import ModelError
+from emotest.audit.arms import Asking, LocalArm, ServedArm
+from emotest.audit.models import Model as LocalModel
+from emotest.errors import ModelError, StoreError
 from emotest.store import Store
 from emotest.study.records import Decoding
 from emotest.study.subjects import Subject
@@ -149,3 +151,14 @@ def test_what_a_server_does_not_keep_to_is_said(store: Store) -> None:
     with served(Model(), store) as (arm, _):
         notes = arm.notes(ASKING)
     assert notes[0].startswith("tuned: A served model is pinned by its address and name only")
+
+
+def test_answers_that_were_pruned_meanwhile_are_one_message(store: Store) -> None:
+    """A store that lost what was just made says so, and what to do."""
+    model = LocalModel.pinned(Subject.parse("organism:latent"))
+    nothing_made = SimpleNamespace(
+        make=lambda requests, tell: None, workshop=SimpleNamespace(store=store)
+    )
+    arm = LocalArm(model, "base", nothing_made, print)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="is gone from the store while the audit needs it"):
+        arm.answers(PROMPTS, ASKING)

@@ -25,6 +25,7 @@ from emotest.artefacts.audit import (
 )
 from emotest.audit.models import Model
 from emotest.audit.result import Audited
+from emotest.errors import StoreError
 from emotest.models.endpoint import Endpoint, ServedAnswer
 from emotest.store import Entry, Key, Store, key_of, write_jsonl
 from emotest.study.audit_prompts.prompt_set import AuditPrompt, Turn
@@ -128,7 +129,11 @@ class LocalArm:
     def _made(self, request: AuditAnswersRequest | SpotsRequest) -> Entry:
         self._workshop.make([request], self._tell)
         entry = self._workshop.workshop.store.get(request.key)
-        assert entry is not None, request.title
+        if entry is None:
+            raise StoreError(
+                f"{request.title} is gone from the store while the audit needs it",
+                remedy="do not prune a store in use; the same command goes on from what is kept",
+            )
         return entry
 
 
