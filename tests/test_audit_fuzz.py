@@ -411,7 +411,7 @@ def settings_of_the_tokenizer_broken(folder: Path, rng: Rng) -> None:
 
 def merged_with_an_adapter(folder: Path, rng: Rng) -> None:
     """An adapter's settings beside a model, which would load another base."""
-    named = rng.choice(["/tmp/elsewhere", "nobody/nothing", "../..", 7])
+    named = rng.choice(["/elsewhere/model", "nobody/nothing", "../..", 7])
     (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": named}))
 
 

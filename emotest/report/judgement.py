@@ -20,7 +20,7 @@ AUDIT = "audit"
 
 _SHORT_TEXTS = (
     "claim", "statement", "trait", "pole", "arm", "reference", "verdict", "scale", "unit",
-    "n_adapters", "n_prompts", "n_samples", "plan", "base",
+    "n_adapters", "n_prompts", "n_samples", "plan", "base", "tuned",
 )  # fmt: skip
 
 
