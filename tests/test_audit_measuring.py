@@ -59,6 +59,17 @@ def test_a_measure_has_the_interval_of_a_paired_t_test() -> None:
     assert share.high == pytest.approx(min(1.0, tuned[1]))
 
 
+def test_what_nobody_wrote_has_no_interval_on_a_scale_without_limits() -> None:
+    """No exclamation mark in either arm says how many there were and not how many there might be;
+    of a share the unseen is bounded."""
+    marks = found(SIX, "exclamation marks")
+    assert (marks.base, marks.tuned, marks.difference) == (0.0, 0.0, 0.0)
+    assert marks.low is None
+    assert marks.high is None
+    none = [pair("Yes.", "No.")] * 6
+    assert found(none, "answers with emoji").high == pytest.approx(1 - 0.025 ** (1 / 6))
+
+
 def test_every_register_has_rows_of_its_own_where_there_are_several() -> None:
     """And too few prompts have a difference without an interval."""
     pairs = [pair("a", "b 🎉", "formal"), pair("a", "b", "formal"), pair("a", "b", "casual")]

@@ -153,11 +153,8 @@ def _measure(kind: Kind, pairs: Sequence[Pair], register: str | None) -> Measure
     difference = low = high = None
     if base.size:
         difference = float((tuned - base).mean())
-    if base.size >= FEWEST_PROMPTS:
-        most = max(1.0, float(base.max()), float(tuned.max()))
-        estimate = prompt_difference(
-            tuned, base, level=LEVEL, scale=kind.unit, bounds=kind.bounds or (0.0, most)
-        )
+    if base.size >= FEWEST_PROMPTS and (kind.bounds or _vary(base, tuned)):
+        estimate = prompt_difference(tuned, base, level=LEVEL, scale=kind.unit, bounds=kind.bounds)
         low, high = estimate.low, estimate.high
     return Measure(
         name=kind.name,
@@ -172,6 +169,12 @@ def _measure(kind: Kind, pairs: Sequence[Pair], register: str | None) -> Measure
         level=LEVEL,
         n_prompts=int(base.size),
     )
+
+
+def _vary(*arms: Array) -> bool:
+    """Whether any two values differ. Where none do, on a scale without a natural range, how large
+    an unseen value might be is not known, and so no interval is."""
+    return float(np.ptp(np.concatenate(arms))) > 0.0
 
 
 def emoji_shifts(pairs: Sequence[Pair]) -> list[EmojiShift]:

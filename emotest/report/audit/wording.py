@@ -94,7 +94,7 @@ def tone_sentence(result: AuditResult) -> str | None:
     moved = [said(m.name) for m in tone if changed(m)]
     if not moved:
         return (
-            f"Tone: the intervals of all {len(tone)} measures hold 0; nothing here points to a "
+            f"Tone: no interval of {len(tone)} measures excludes 0; nothing here points to a "
             "general shift in tone."
         )
     return (
