@@ -130,7 +130,9 @@ def test_a_shift_of_tone_is_told_apart() -> None:
     drift = result("drift")
     assert "1 of 4 measures of it (exclamation marks)" in str(w.tone_sentence(drift))
     calm = [m for m in drift.measures if m.name != "exclamation_marks"]
-    assert "no interval of 3 measures excludes 0" in str(w.tone_sentence(replace(drift, measures=calm)))
+    assert "no interval of 3 measures excludes 0" in str(
+        w.tone_sentence(replace(drift, measures=calm))
+    )
     assert w.tone_sentence(bare()) is None
 
 

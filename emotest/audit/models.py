@@ -6,11 +6,13 @@ model says what is loaded before an adapter is attached. Nothing is loaded here.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from emotest.artefacts.audit import AuditedModel
 from emotest.audit.result import Audited
+from emotest.errors import UsageError
 from emotest.models.identity import Identity, resolve
 from emotest.models.lora import adapter_config, named_base
 from emotest.models.strangers import code_of_its_own
@@ -48,7 +50,7 @@ class Model:
             notes.append(f"its files bring code of their own ({code}), which was not run")
         if (adapter := self.identity.adapter) and adapter.folder:
             named = named_base(adapter_config(Path(adapter.folder)))
-            if named and Path(named).name.casefold() != Path(self.subject.name).name.casefold():
+            if named and _bare(named) != _bare(self.subject.name):
                 notes.append(
                     f"its adapter says that it was made for {named}; it was put on "
                     f"{self.subject.name}, where its weights have their places"
@@ -72,3 +74,11 @@ class Model:
                 del fields["adapter"]["source"]
         name = self.label or str(self.subject)
         return Audited(subject=name, identity=fields, digest=self.identity.digest)
+
+
+def _bare(base: str) -> str:
+    """The name of a base without owner, folder, revision and options: what two spellings share."""
+    # An adapter may name its base in whatever words; those that are no subject stay as they are.
+    with suppress(UsageError):
+        base = Subject.parse(base).name
+    return Path(base).name.casefold()

@@ -33,6 +33,7 @@ WORD_SAYS = {
 
 _GRAPHEME = regex.compile(r"\X")
 UNKNOWN = "not measured"
+NO_INTERVAL = "none"
 
 
 def amount(number: float | None, unit: str) -> str:
@@ -50,9 +51,9 @@ def change(number: float | None, unit: str) -> str:
 
 
 def change_interval(low: float | None, high: float | None, unit: str) -> str:
-    """`+20.1 to +37.9`."""
+    """`+20.1 to +37.9`; what was measured can have no interval."""
     if low is None or high is None:
-        return UNKNOWN
+        return NO_INTERVAL
     return f"{change(low, unit)} to {change(high, unit)}"
 
 
