@@ -185,14 +185,15 @@ def emo_run(pytestconfig: pytest.Config) -> RunRecorder:
 
 
 @pytest.fixture(scope="session")
-def emo_audit(emo_settings: Settings, emo_run: RunRecorder) -> Gate:
+def emo_audit(pytestconfig: pytest.Config, emo_settings: Settings, emo_run: RunRecorder) -> Gate:
     """The audit of `--emo-tuned` against `--emo-base`, carried out once: `verdict`, for `judge`,
     and `result` and `pairs` for assertions of your own. Skips where no tuned model is named."""
     if emo_settings.tuned is None:
         pytest.skip("an audit needs a model to look at: --emo-base BASE --emo-tuned TUNED")
-    from emotest.report.audit.gate import gate  # brings torch, which a skipped gate shall not load
+    from emotest.report.audit.gate import gate  # a skipped gate loads nothing
 
-    return gate(emo_settings, emo_run.folder())
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        return gate(emo_settings, emo_run.folder())  # its progress is shown while it runs
 
 
 @pytest.fixture(scope="session")

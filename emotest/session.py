@@ -242,7 +242,7 @@ def _require_own_adapters(settings: Settings) -> None:
     if settings.tuned:
         raise UsageError(
             f"the study trains its own adapters and does not measure {settings.tuned}",
-            remedy="leave --emo-tuned out; tests of your own find it in emo_settings.tuned",
+            remedy="audit that model with -m audit, or leave --emo-tuned out",
         )
 
 

@@ -222,6 +222,7 @@ def test_a_gate_is_written_into_a_repository(emotest: Emotest, store: str) -> No
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
+    assert "12/360 prompts: with emoji" in run.stderr  # told while it ran, not captured
     assert "1 failed" in run.stdout
     assert "drift: the tuned model writes fewer emoji" in " ".join(run.stdout.split())
     junit = Path("junit.xml").read_text()

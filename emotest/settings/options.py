@@ -40,7 +40,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "tuned", "SUBJECT", "own adapters",
-        "a tuned model, for tests of your own; the study trains its adapters itself",
+        "a tuned model to audit with -m audit; the study trains its adapters itself",
     ),
     Option(
         "data", "DATA", "the shipped set",
