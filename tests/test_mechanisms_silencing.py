@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emotest.errors import UsageError
 from emotest.mechanisms.recording import Kept, Moments, Tokens, recording
-from emotest.mechanisms.silencing import silencing, writing
+from emotest.mechanisms.silencing import silencing, silencing_each, writing
 from emotest.models.layers import anatomy
 from tests.layer_fixtures import (
     FFN,
@@ -116,6 +116,28 @@ def test_silencing_matched_others_does_not(pair: Pair) -> None:
         plain = run(pair.plain)
     expected = STRENGTH * neurons(pair.plain, 1)[..., list(PLANTED)].sum(dim=-1)
     torch.testing.assert_close((planted - plain)[..., TARGET], expected)
+
+
+def test_each_row_is_silenced_as_if_its_set_were_alone(llama: Any) -> None:
+    """Row by row the logits are those of a pass in which its set is silenced everywhere."""
+    means = {layer: np.linspace(-1, 1, N_NEURONS) for layer in (0, 1)}
+    sets = [{0: [1, 2], 1: [3]}, {1: [3, 40]}, {0: [9]}]
+    of_row = [2, 0, 1]
+    acting = silencing_each(llama, sets, means=means)
+    with acting(of_row):
+        found = run(llama)
+    for row, number in enumerate(of_row):
+        with silencing(llama, sets[number], means=means):
+            torch.testing.assert_close(found[row], run(llama)[row])
+    assert not torch.allclose(found, run(llama))
+
+
+def test_each_row_of_a_pass_needs_its_set(llama: Any) -> None:
+    """A pass of three rows with two sets named is refused, and no hook is left behind."""
+    acting = silencing_each(llama, [{0: [1]}, {0: [2]}], means={0: np.zeros(N_NEURONS)})
+    with pytest.raises(UsageError, match="of 2 rows were named for a pass of 3"), acting([0, 1]):
+        run(llama)
+    assert not hooks_on(llama)
 
 
 def test_silencing_by_the_mean_leaves_the_mean_difference(pair: Pair) -> None:

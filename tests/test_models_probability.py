@@ -8,6 +8,7 @@ automaton, and asks of each text whether any continuation could still change the
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -308,6 +309,48 @@ def test_neither_batch_nor_order_nor_padding_changes_a_context(batch_size):
     for field in ("probability", "bound"):
         expected = [getattr(alone[place], field)[0] for place in order]
         np.testing.assert_allclose(getattr(found, field), expected, atol=1e-12, rtol=0)
+
+
+def test_each_context_is_measured_under_what_acts_on_its_own_rows():
+    """With the embedding of the rows of odd contexts turned about, odd contexts are what a whole
+    run turned about gives, and even ones what an undisturbed run does, in every batch size."""
+    model = llama()
+
+    def turned(of_row):
+        signs = torch.tensor([-1.0 if odd else 1.0 for odd in of_row])[:, None, None]
+        hook = model.get_input_embeddings().register_forward_hook(lambda *it: it[2] * signs)
+        return closing(SimpleNamespace(close=hook.remove))
+
+    def measured(acting, batch_size=64):
+        found = emoji_probability(
+            model, small_tokenizer(), MANY, floor=1e-4, batch_size=batch_size, acting=acting
+        )
+        return found.probability
+
+    plain, all_turned = measured(None), measured(lambda numbers: turned(np.ones_like(numbers)))
+    assert np.abs(plain - all_turned).min() > 1e-6
+    for batch_size in (1, 3, 64):
+        mixed = measured(lambda numbers: turned(numbers % 2), batch_size)
+        odd = np.arange(len(MANY)) % 2 == 1
+        np.testing.assert_allclose(mixed, np.where(odd, all_turned, plain), atol=1e-12, rtol=0)
+
+
+def test_every_token_of_a_path_is_read_once(monkeypatch):
+    """Behind the context's own pass the model is given one token a path, however long the path;
+    where there is no memory for that, the whole path again, and the same comes out."""
+    model, widths = llama(), []
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: widths.append(args[0].shape[1])
+    )
+    once = emoji_probability(model, small_tokenizer(), CONTEXTS[:1], floor=1e-6)
+    assert len(widths) > 4
+    assert set(widths[1:]) == {1}
+    monkeypatch.setattr("emotest.models.probability.MOST_BYTES", 0)
+    again = emoji_probability(model, small_tokenizer(), CONTEXTS[:1], floor=1e-6)
+    hook.remove()
+    assert max(widths[1:]) > 3
+    np.testing.assert_allclose(once.probability, again.probability, atol=1e-12, rtol=0)
+    np.testing.assert_allclose(once.bound, again.bound, atol=1e-12, rtol=0)
 
 
 def test_texts_and_ids_agree():

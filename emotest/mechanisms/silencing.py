@@ -12,8 +12,8 @@ projection, base weights and adapter both read the changed values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -72,6 +72,52 @@ def silencing(
     changes = _silencers(parts, chosen, by, means, bank, rng)
     with _changing(parts, changes):
         yield
+
+
+def silencing_each(
+    model: Any, sets: Sequence[Units], *, means: PerLayer
+) -> Callable[[ArrayLike], AbstractContextManager[None]]:
+    """Silence a set of units of its own in every row of a pass, so that many sets run side by side.
+
+    Args:
+        model: as for `silencing`.
+        sets: n_sets times layer -> unit numbers, each once.
+        means: layer -> (n_neurons,), what units are held at.
+
+    Returns:
+        `acting(of_row)`: a block in which every pass has `len(of_row)` rows, and row r holds the
+        units of `sets[of_row[r]]` at their means.
+
+    Raises:
+        UsageError, ModelError: as for `silencing`; inside the block `UsageError` for a pass of
+            another number of rows.
+    """
+    parts = anatomy(model)
+    given = [_units(parts, units) for units in sets]
+    layers = sorted({layer for units in given for layer in units})
+    masks: dict[int, Tensor] = {}
+    values: dict[int, Tensor] = {}
+    for layer in layers:
+        of_sets = [units.get(layer) for units in given]
+        device = next(parts.down_projections[layer].parameters()).device
+        masks[layer] = torch.zeros((len(sets), parts.n_neurons), dtype=torch.bool, device=device)
+        for mask, units in zip(masks[layer], of_sets, strict=True):
+            if units is not None:
+                mask[units] = True
+        named = masks[layer].any(dim=0).nonzero().flatten()
+        known = _of_units(parts, {layer: named}, means, "means", n_axes=1)[layer]
+        values[layer] = torch.zeros(parts.n_neurons, dtype=known.dtype, device=device)
+        values[layer][named] = known
+
+    def acting(of_row: ArrayLike) -> AbstractContextManager[None]:
+        rows = torch.as_tensor(np.asarray(of_row))
+        changes = {
+            layer: _constant_each(masks[layer][rows.to(masks[layer].device)], values[layer])
+            for layer in layers
+        }
+        return _changing(parts, changes)
+
+    return acting
 
 
 @contextmanager
@@ -163,6 +209,21 @@ def _constant(units: Tensor, values: Tensor) -> _Change:
 
     def change(hidden: Tensor) -> None:
         hidden[..., units] = values.to(hidden)
+
+    return change
+
+
+def _constant_each(mask: Tensor, values: Tensor) -> _Change:
+    """In each row the units that `mask` (n_rows, n_neurons) names, at their `values`."""
+    rows, units = mask.nonzero(as_tuple=True)
+
+    def change(hidden: Tensor) -> None:
+        if len(hidden) != len(mask):
+            raise UsageError(
+                f"units of {len(mask)} rows were named for a pass of {len(hidden)} rows",
+                remedy="name the set of every row of the pass",
+            )
+        hidden[rows, :, units] = values[units][:, None].to(hidden)
 
     return change
 

@@ -9,9 +9,9 @@ nothing of what the mass is compared with.
 happened, can no longer happen, or is open (half an emoji, white space, "1" before a keycap, an
 emoji that VS15 may still revoke). One forward pass gives the mass of the first two classes for
 all next tokens at once; only the open ones are continued, one token at a time, for all contexts
-of a batch together, on the contexts' shared key-value cache. A special token ends the text.
-Scoring emoji one by one, in the tokenizer's own spelling, misses a quarter of the mass where a
-token may hold two emoji or an emoji and a space.
+of a batch together, on the contexts' shared key-value cache (`paths.py`). A special token ends the
+text. Scoring emoji one by one, in the tokenizer's own spelling, misses a quarter of the mass where
+a token may hold two emoji or an emoji and a space.
 
 **The bound.** Open paths whose mass is below `floor`, or that reach `max_tokens` or the model's
 last position, are not continued; their mass is the bound, because part or all or nothing of it
@@ -22,19 +22,18 @@ the rounding of the model's own arithmetic.
 from __future__ import annotations
 
 import codecs
-import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emotest.errors import ModelError, UsageError
+from emotest.errors import UsageError
 from emotest.models.events import HAPPENED, TextEvent, emoji_event, ending_event
+from emotest.models.paths import MOST_BYTES, Acting, Prefix, ReadPaths, padded
 from emotest.models.spelling import Spelling, vocabulary_bytes
 
 __all__ = [
@@ -76,6 +75,7 @@ def emoji_probability(
     max_tokens: int = 48,
     length_step: int = _LENGTH_STEP,
     spelling: Spelling | None = None,
+    acting: Acting | None = None,
 ) -> EmojiProbability:
     """P(the text that follows begins with an emoji) for each context.
 
@@ -98,6 +98,9 @@ def emoji_probability(
             models; across steps results differ by rounding.
         spelling: what `spelling_of` gives for this model, tokenizer and event, where many calls ask
             for the same; `event` is then left out.
+        acting: `acting(numbers)` is entered around every pass, with the number of the context that
+            each row of the pass belongs to, so that contexts which run side by side can be
+            measured under different interventions.
 
     Returns:
         Two float64 arrays of shape (n_contexts,): probability and bound.
@@ -132,11 +135,13 @@ def emoji_probability(
     count.probability[states == HAPPENED] = 1.0
     with torch.inference_mode(), _evaluating(model):
         for batch in _batches(rows, states >= 0, batch_size, length_step):
-            prefix = _Prefix(model, [rows[place] for place in batch], length_step)
+            of_batch = [rows[place] for place in batch]
+            prefix = Prefix(model, of_batch, length_step, batch, acting)
             limits = [min(max_tokens, n_positions - len(rows[place]) + 1) for place in batch]
             paths = _Paths.at_start(batch, states[batch], np.array(limits))
+            read: ReadPaths | None = None
             while len(paths):
-                paths = _continued(count, prefix, paths, batch_size)
+                paths, read = _continued(count, prefix, paths, read, batch_size)
     return EmojiProbability(count.probability, count.bound)
 
 
@@ -154,11 +159,13 @@ def spelling_of(model: Any, tokenizer: Any, event: TextEvent | None = None) -> S
 class _Paths:
     """Open token paths of one length behind the contexts of one batch, n_paths of them.
 
-    `context` counts over all contexts, `row` within the batch; `tokens` is (n_paths, n_tokens).
+    `context` counts over all contexts, `row` within the batch; `behind` is the number of the path
+    that this one continues, among those that were read; `tokens` is (n_paths, n_tokens).
     """
 
     context: NDArray[np.int64]
     row: NDArray[np.int64]
+    behind: NDArray[np.int64]
     tokens: NDArray[np.int64]
     state: NDArray[np.int64]
     mass: NDArray[np.float64]
@@ -170,41 +177,33 @@ class _Paths:
     ) -> _Paths:
         n_rows = len(batch)
         none_yet = np.empty((n_rows, 0), dtype=np.int64)
-        return cls(batch, np.arange(n_rows), none_yet, state, np.ones(n_rows), limit)
+        own = np.arange(n_rows)
+        return cls(batch, own, own, none_yet, state, np.ones(n_rows), limit)
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, chosen: Any) -> _Paths:
-        return _Paths(
-            self.context[chosen],
-            self.row[chosen],
-            self.tokens[chosen],
-            self.state[chosen],
-            self.mass[chosen],
-            self.limit[chosen],
-        )
+        return _Paths(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     def followed_by(
         self, tokens: NDArray[np.int64], states: NDArray[np.int64], masses: NDArray[np.float64]
     ) -> _Paths:
-        """Every path with each of `tokens` behind it; `masses` is (n_paths, n_tokens)."""
+        """Every path with each of `tokens` after it; `masses` is (n_paths, n_tokens)."""
         each = np.repeat(np.arange(len(self)), len(tokens))
         added = np.tile(tokens, len(self))[:, None]
         longer = self[each]
-        return _Paths(
-            longer.context,
-            longer.row,
-            np.concatenate([longer.tokens, added], axis=1),
-            np.tile(states, len(self)),
-            masses.ravel(),
-            longer.limit,
+        return replace(
+            longer,
+            tokens=np.concatenate([longer.tokens, added], axis=1),
+            state=np.tile(states, len(self)),
+            mass=masses.ravel(),
         )
 
     @staticmethod
     def joined(parts: Sequence[_Paths]) -> _Paths:
-        fields = ("context", "row", "tokens", "state", "mass", "limit")
-        return _Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+        names = [one.name for one in fields(_Paths)]
+        return _Paths(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class _Count:
@@ -249,109 +248,43 @@ def _columns(probabilities: torch.Tensor, tokens: NDArray[np.int64]) -> NDArray[
     return columns
 
 
-def _continued(count: _Count, prefix: _Prefix, paths: _Paths, batch_size: int) -> _Paths:
-    """The open paths that are one token longer."""
+def _continued(
+    count: _Count, prefix: Prefix, paths: _Paths, read: ReadPaths | None, batch_size: int
+) -> tuple[_Paths, ReadPaths | None]:
+    """The open paths that are one token longer, and what the model has read of these."""
     # Paths in one state ask for the same sums, so they go side by side.
     paths = paths[np.argsort(paths.state, kind="stable")]
     longer: list[_Paths] = []
+    reads: list[ReadPaths | None] = []
+    n_read = 0
     for begin in range(0, len(paths), batch_size):
         some = paths[begin : begin + batch_size]
-        longer += count.add(some, prefix.next_token(some.row, some.tokens))
-    return _Paths.joined(longer) if longer else paths[:0]
-
-
-class _Prefix:
-    """The contexts of one batch, run through the model once; their cache is shared by all paths.
-
-    Contexts are padded on the left to a length that depends on their own length only, so what
-    stands beside a context does not change how it is computed.
-    """
-
-    def __init__(self, model: Any, rows: Sequence[Sequence[int]], length_step: int) -> None:
-        self._model = model
-        self._device = next(model.parameters()).device
-        self._accepts = _accepted(model)
-        width = _padded(len(rows[0]), length_step)
-        ids = np.zeros((len(rows), width), dtype=np.int64)
-        self._mask = np.zeros((len(rows), width), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, width - len(row) :] = row
-            self._mask[place, width - len(row) :] = 1
-        logits, self._cache = self._forward(ids, self._mask, None)
-        self._first = _softmax(logits)
-        if not hasattr(self._cache, "layers") or not hasattr(self._cache, "reorder_cache"):
-            raise ModelError(
-                f"{type(model).__name__} keeps no cache that several continuations can share",
-                remedy="measure a transformer whose transformers implementation uses DynamicCache",
-            )
-
-    def next_token(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> torch.Tensor:
-        """Probabilities after `tokens` (n_paths, n_tokens) behind contexts `rows` (n_paths,).
-
-        Gives (n_paths, vocab_size), float64.
-        """
-        if tokens.shape[1] == 0:
-            return self._first[torch.as_tensor(rows, device=self._first.device)]
-        mask = np.concatenate([self._mask[rows], np.ones_like(tokens)], axis=1)
-        logits, _ = self._forward(tokens, mask, self._cache_of(rows))
-        return _softmax(logits)
-
-    def _cache_of(self, rows: NDArray[np.int64]) -> Any:
-        """A cache with these rows of the contexts' cache, which stays as it is."""
-        chosen = copy.copy(self._cache)
-        chosen.layers = [copy.copy(layer) for layer in self._cache.layers]
-        chosen.reorder_cache(torch.as_tensor(rows, device=self._device))
-        return chosen
-
-    def _forward(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], cache: Any
-    ) -> tuple[torch.Tensor, Any]:
-        """Logits of the last position (n_rows, vocab_size), and the cache."""
-        # Padding stands in front, so positions count only what the mask lets through.
-        positions = np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
-        wanted: dict[str, Any] = {
-            "position_ids": torch.as_tensor(positions, device=self._device),
-            "logits_to_keep": 1,
-        }
-        output = self._model(
-            input_ids=torch.as_tensor(ids, device=self._device),
-            attention_mask=torch.as_tensor(mask, device=self._device),
-            past_key_values=cache,
-            use_cache=True,
-            **{name: value for name, value in wanted.items() if name in self._accepts},
-        )
-        return output.logits[:, -1], getattr(output, "past_key_values", None)
-
-
-def _accepted(model: Any) -> frozenset[str]:
-    """Names of the arguments of the model's own forward, beneath any adapter."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return frozenset(inspect.signature(inner.forward).parameters)
-
-
-def _softmax(logits: torch.Tensor) -> torch.Tensor:
-    probabilities = torch.softmax(logits.double(), dim=-1)
-    if bool(torch.isnan(probabilities).any()):
-        raise ModelError(
-            "the model's logits are not numbers (NaN or infinite)",
-            remedy="load it in bfloat16 or float32, and check that its weights are finite",
-        )
-    return probabilities
+        before = None if read is None else read[some.behind]
+        probabilities, read_now = prefix.next_token(some.row, some.tokens, before)
+        found = count.add(replace(some, behind=np.arange(len(some))), probabilities)
+        if found:
+            joined = _Paths.joined(found)
+            continued, behind = np.unique(joined.behind, return_inverse=True)
+            longer.append(replace(joined, behind=n_read + behind))
+            reads.append(read_now and read_now[continued])
+            n_read += len(continued)
+    if not longer:
+        return paths[:0], None
+    whole = [one for one in reads if one is not None]
+    fits = len(whole) == len(reads) and sum(one.n_bytes for one in whole) <= MOST_BYTES
+    kept = ReadPaths.joined(whole) if fits else None
+    return _Paths.joined(longer), kept
 
 
 def _batches(
     rows: Sequence[Sequence[int]], open_: NDArray[np.bool_], batch_size: int, length_step: int
 ) -> Iterator[NDArray[np.int64]]:
     """Contexts of one padded length together, at most `batch_size` at once."""
-    widths = np.array([_padded(len(row), length_step) for row in rows], dtype=np.int64)
+    widths = np.array([padded(len(row), length_step) for row in rows], dtype=np.int64)
     for width in np.unique(widths[open_]):
         alike = np.flatnonzero((widths == width) & open_)
         for begin in range(0, len(alike), batch_size):
             yield alike[begin : begin + batch_size]
-
-
-def _padded(length: int, step: int) -> int:
-    return -(-length // step) * step
 
 
 @contextmanager

@@ -36,11 +36,12 @@ from emotest.artefacts.localization import (
     Way,
     WritingRequest,
 )
-from emotest.mechanisms.silencing import silencing
+from emotest.mechanisms.silencing import silencing, silencing_each
 from emotest.mechanisms.steering import random_like, steering
 from emotest.models.contexts import Context
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
+from emotest.models.paths import Acting
 from emotest.models.probability import emoji_event, emoji_probability, spelling_of
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.study.records import Prompt, append_jsonl, read_whole_lines
@@ -57,7 +58,8 @@ FLOOR = 3e-3
 MAX_TOKENS = 12
 """Paths of P(emoji): most of what is left open belongs to emoji of many tokens."""
 
-LENGTH_STEP = 64
+LENGTH_STEP, LENGTH_STEP_OF_SETS = 64, 16
+"""Few contexts run quickest in few batches, many sets of units at once with little padding."""
 
 MOST_ROWS, FEWEST_ROWS = 256, 16
 ROWS_BY_SIZE = 2**22
@@ -108,8 +110,16 @@ class Question:
         wanted = ROWS_BY_SIZE // (parts.hidden_size * parts.n_layers)
         return max(FEWEST_ROWS, min(MOST_ROWS, wanted))
 
-    def __call__(self, contexts: Sequence[Context]) -> Array:
-        """(2, n_contexts): the middle of what P(emoji) can be, and the mass that was left open."""
+    def __call__(
+        self,
+        contexts: Sequence[Context],
+        acting: Acting | None = None,
+        length_step: int = LENGTH_STEP,
+    ) -> Array:
+        """(2, n_contexts): the middle of what P(emoji) can be, and the mass that was left open.
+
+        `acting` may differ between contexts, as in `emoji_probability`.
+        """
         result = emoji_probability(
             self._loaded.model,
             self._loaded.tokenizer,
@@ -117,8 +127,9 @@ class Question:
             spelling=self._spelling,
             floor=FLOOR,
             max_tokens=MAX_TOKENS,
-            length_step=LENGTH_STEP,
+            length_step=length_step,
             batch_size=self.n_rows,
+            acting=acting,
         )
         return np.array([result.probability + result.bound / 2, result.bound])
 
@@ -135,9 +146,10 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
     few = placed(contexts, request.cell.text.prompts, request.n_control_prompts)
     ranking = request.choice.ranking(bench.entry)
     selected = ranking.strongest(request.choice.dose)
-    total = request.n_sets + request.n_directions + len(request.ways) + len(request.beside)
-    journal = journal_of(bench, request, tell, total)
     ask = Question(bench.loaded)
+    n_passes = len(_side_by_side(range(request.n_sets), ask.n_rows, len(few)))
+    total = n_passes + request.n_directions + len(request.ways) + len(request.beside)
+    journal = journal_of(bench, request, tell, total)
     with bench.weights(request.cell.weights, request.cell.text.prompts):
         arrays = {"tuned": journal.asked("tuned", lambda: ask(contexts))}
         about = what_was_chosen(ranking, selected)
@@ -177,8 +189,7 @@ class _Silencing:
         request = self.request
         sets, n_bins = self.ranking.matched(selected, rng_of_sets(request), request.n_sets)
         about["n_bins"] = n_bins
-        random = [self._asked(f"random {i}", units, self.few) for i, units in enumerate(sets)]
-        found = {"random": stacked(random, len(self.few))}
+        found = {"random": self._random(list(sets))}
         if request.most_active:
             loudest = self.ranking.most_active(selected)
             if loudest.size:
@@ -222,6 +233,27 @@ class _Silencing:
                 return self.ask(contexts)
 
         return self.journal.asked(name, measure)
+
+    def _random(self, sets: Sequence[Units]) -> Array:
+        """(2, n_sets, n_controls): many sets side by side, each in rows of its own."""
+        model, n_few = self.bench.loaded.model, len(self.few)
+        found = [np.empty((2, 0, n_few))]
+        for some in _side_by_side(sets, self.ask.n_rows, n_few):
+            of_layers = [self.ranking.by_layer(sets[i]) for i in some]
+
+            def measure(of_layers: Sequence[Mapping[int, Units]] = of_layers) -> Array:
+                means = self.ranking.means_by_layer()
+                silenced = silencing_each(model, of_layers, means=means)
+
+                def acting(numbers: NDArray[np.int64]) -> AbstractContextManager[None]:
+                    return silenced(numbers // n_few)
+
+                texts = [*self.few] * len(of_layers)
+                return self.ask(texts, acting, LENGTH_STEP_OF_SETS)
+
+            measured = self.journal.asked(f"random {some.start} to {some.stop - 1}", measure)
+            found.append(measured.reshape(2, len(some), n_few))
+        return np.concatenate(found, axis=1)
 
     def _silenced(self, units: Units, way: Way) -> AbstractContextManager[None]:
         model, of_layer = self.bench.loaded.model, self.ranking.by_layer(units)
@@ -272,6 +304,12 @@ class _Silencing:
 
     def _rng(self, purpose: int) -> np.random.Generator:
         return rng_of(self.request, purpose)
+
+
+def _side_by_side(sets: Sequence[object], n_rows: int, n_contexts: int) -> list[range]:
+    """The numbers of the sets that run together, each at all contexts, on at most `n_rows` rows."""
+    at_once = max(1, n_rows // max(1, n_contexts))
+    return [range(start, min(start + at_once, len(sets))) for start in range(0, len(sets), at_once)]
 
 
 def placed(
