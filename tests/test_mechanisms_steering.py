@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from emotest.errors import ModelError, UsageError
 from emotest.mechanisms.directions import trait_direction
 from emotest.mechanisms.recording import Kept, Tokens, recording
-from emotest.mechanisms.steering import random_like, steering, steering_rows
+from emotest.mechanisms.steering import random_like, steering, steering_each, steering_rows
 from emotest.models.generation import generate
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
@@ -143,6 +143,21 @@ def test_layers_are_steered_together(llama: Any) -> None:
         assert torch.equal(run(llama), together)
     with steering(llama, {0: VECTOR}, 2.0):
         assert not torch.allclose(run(llama), together)
+
+
+def test_each_row_is_steered_as_if_its_vectors_were_alone(llama: Any) -> None:
+    """Row by row the logits are those of a pass steered along its vectors everywhere, whether
+    these push one layer or both; a pass of other rows is refused, and no hook is left."""
+    vectors = [{0: VECTOR}, {0: -VECTOR, 1: VECTOR}, {1: 3 * VECTOR}]
+    acting, of_row = steering_each(llama, vectors, 2.0), [2, 0, 1]
+    with acting(of_row):
+        found = run(llama)
+    for row, number in enumerate(of_row):
+        with steering(llama, vectors[number], 2.0):
+            torch.testing.assert_close(found[row], run(llama)[row])
+    with pytest.raises(UsageError, match="for 2 rows of a pass of 3"), acting([0, 1]):
+        run(llama)
+    assert not hooks_on(llama)
 
 
 def test_chosen_tokens_alone_are_steered(llama: Any) -> None:

@@ -44,10 +44,12 @@ COUNTED = BY_STATUS["fully-qualified"] + BY_STATUS["minimally-qualified"]
 # Text around emoji: none of these characters joins a neighbouring grapheme.
 PLAIN = st.text(alphabet=st.sampled_from("aZé1#*©™ .,!?\n\t「中\N{REPLACEMENT CHARACTER}"))
 EMOJI = st.sampled_from(COUNTED)
-# Text made to break things: halves of emoji, joiners, selectors, tones, indicators, keycaps.
+# Text made to break things: halves of emoji, joiners, a mark that
+# the next character joins, selectors, tones, indicators, keycaps.
 ROUGH = st.text(
     alphabet=st.sampled_from(
-        "a1# .\n❤☺©😊👨👩👍🏽🦰🏴🇩🇪🇫\N{ZERO WIDTH JOINER}\ufe0e\ufe0f\u20e3\U000e0067\U000e007f"
+        "a1# .\n\u0600"
+        "❤☺©😊👨👩👍🏽🦰🏴🇩🇪🇫\N{ZERO WIDTH JOINER}\ufe0e\ufe0f\u20e3\U000e0067\U000e007f"
     ),
     max_size=16,
 )
@@ -183,6 +185,13 @@ def test_emoji_are_found_where_they_were_put(pairs: list[tuple[str, str]], tail:
         expected.append(EmojiSpan(len(text), len(text) + len(sequence), sequence))
         text += sequence
     assert find_emoji(text + tail) == tuple(expected)
+
+
+@given(MIXED)
+def test_emoji_are_the_clusters_that_are_emoji_and_no_others(text: str) -> None:
+    """What is found is what comes out when every grapheme cluster is asked by itself."""
+    expected = [match.group() for match in regex.finditer(r"\X", text) if is_emoji(match.group())]
+    assert [span.text for span in find_emoji(text)] == expected
 
 
 @given(MIXED)

@@ -16,8 +16,8 @@ steers a "response" at the last token of every pass, the prompt's last one inclu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -65,6 +65,42 @@ def steering(
         for layer, push in pushes.items():
             changes.enter_context(changing(parts, layer, "residual", _change(push, positions)))
         yield
+
+
+def steering_each(
+    model: Any, vectors: Sequence[Vectors], coefficient: float
+) -> Callable[[ArrayLike], AbstractContextManager[None]]:
+    """Steer every row of a pass along vectors of its own, so that many run side by side.
+
+    Args:
+        model, coefficient: as for `steering`.
+        vectors: n_vectors times what `steering` takes; a layer that one of them leaves out is left
+            alone in its rows.
+
+    Returns:
+        `acting(of_row)`: a block in which every pass has `len(of_row)` rows, and all tokens of row
+        r are steered along `vectors[of_row[r]]`.
+
+    Raises as `steering` does; inside the block, a `UsageError` for a pass of other rows.
+    """
+    parts = anatomy(model)
+    given = [_pushes(parts, one, coefficient) for one in vectors]
+    nowhere = torch.zeros(parts.hidden_size, dtype=torch.float64)
+    pushes = {
+        layer: torch.stack([one.get(layer, nowhere).double().cpu() for one in given])
+        for layer in sorted({layer for one in given for layer in one})
+    }
+
+    @contextmanager
+    def acting(of_row: ArrayLike) -> Iterator[None]:
+        rows = torch.as_tensor(np.asarray(of_row))
+        with ExitStack() as changes:
+            for layer, of_vectors in pushes.items():
+                change = _change_each(of_vectors[rows])
+                changes.enter_context(changing(parts, layer, "residual", change))
+            yield
+
+    return acting
 
 
 class RowSteering:
@@ -150,6 +186,20 @@ def _change(push: Tensor, positions: Positions) -> Change:
                 )
             return steered if n_cached else states
         return steered
+
+    return change
+
+
+def _change_each(pushes: Tensor) -> Change:
+    """Each row of the states along its own of `pushes` (n_rows, hidden_size)."""
+
+    def change(states: Tensor, n_cached: int | None) -> Tensor:
+        if len(states) != len(pushes):
+            raise UsageError(
+                f"vectors were chosen for {len(pushes)} rows of a pass of {len(states)}",
+                remedy="choose one for every row before each pass",
+            )
+        return states + pushes.to(states)[:, None]
 
     return change
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -201,6 +201,14 @@ class Study:
 
     def adapters(self, condition: Condition) -> tuple[AdapterRequest, ...]:
         """The adapters of an arm, one for each training seed."""
+        return self._adapters_of(condition)
+
+    @cached_property
+    def _adapters_of(self) -> Callable[[Condition], tuple[AdapterRequest, ...]]:
+        # Every verdict asks for them, and rows and keys of one arm never change.
+        return cache(self._make_adapters)
+
+    def _make_adapters(self, condition: Condition) -> tuple[AdapterRequest, ...]:
         requests = []
         for seed in self.training_seeds(condition):
             rows = self.tuning_rows(condition, seed)

@@ -112,7 +112,7 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
 
 
 def _told(prompt: Prompt) -> dict[str, Any]:
-    fields = asdict(prompt)
+    fields = dict(vars(prompt))
     if not prompt.history:  # so that a single question has the digest that it always had
         del fields["history"]
     return fields

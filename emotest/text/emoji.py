@@ -41,6 +41,9 @@ EMOJI_METRIC_VERSION = "1"
 
 TEXT_PRESENTATION_SELECTOR = "\N{VARIATION SELECTOR-15}"
 _GRAPHEME = regex.compile(r"\X")
+_PLAIN_OR_GRAPHEME = regex.compile(r"(?:[ -~](?=[ -~]|\Z))++|\X")
+"""A run of ASCII characters, none of which anything but ASCII follows, or one grapheme cluster.
+Each character of such a run is a cluster of its own, and no emoji is pure ASCII."""
 _BROKEN = regex.compile("\N{REPLACEMENT CHARACTER}+")
 _COUNTED_STATUS = frozenset({emoji.STATUS["fully_qualified"], emoji.STATUS["minimally_qualified"]})
 
@@ -76,8 +79,8 @@ def find_emoji(text: str) -> tuple[EmojiSpan, ...]:
         return ()
     return tuple(
         EmojiSpan(match.start(), match.end(), match.group())
-        for match in _GRAPHEME.finditer(text)
-        if _shows_emoji(match.group())
+        for match in _PLAIN_OR_GRAPHEME.finditer(text)
+        if not match.group().isascii() and _shows_emoji(match.group())
     )
 
 

@@ -100,6 +100,8 @@ def _runs(text: str) -> list[tuple[int, int]]:
 
 
 def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
+    if not spans:
+        return text
     characters = list(text)
     for start, end in spans:
         characters[start:end] = " " * (end - start)
@@ -133,18 +135,19 @@ _ORDINARY = regex.compile(
 )
 
 
+_NO_PLAIN_ASCII = regex.compile(r"[^ -~]")
+
+
 def _shadow(visible: str) -> str:
     """ASCII, as long as `visible`; every line break is `\\n`."""
     # The library would not break in "week!! I love" and "week... I love".
     plain = _REPEATED_MARKS.sub(lambda match: "!".ljust(len(match.group())), visible)
     plain = _ORDINARY.sub(lambda match: ".".rjust(len(match.group()), "a"), plain)
-    kin = plain.translate(_KIN)
-    return "".join(map(_stand_in, kin))
+    return _NO_PLAIN_ASCII.sub(_stand_in, plain.translate(_KIN))
 
 
-def _stand_in(character: str) -> str:
-    if character.isascii() and character.isprintable():
-        return character
+def _stand_in(match: regex.Match[str]) -> str:
+    character = match.group()
     if character.isspace():
         return "\n" if character.splitlines() == [""] else " "
     if character.isdecimal():

@@ -60,7 +60,8 @@ BYTES_OF_A_UNIT = 24
 MASSIVE_TEXTS = 40
 """Texts in which massive activations are looked for: they stand at the first token of any."""
 
-BATCH_SIZE = 16
+TOKENS_AT_ONCE = 8192
+"""Of a pass, padding included: 16 texts of 512 tokens, or 128 of 64."""
 
 _ALWAYS = (
     BEFORE_EMOJI, BEFORE_OTHER, AT_EMOJI, AT_SYMBOL, *SHUFFLED, BEFORE_OPENING,
@@ -211,8 +212,9 @@ def read(
     wanted = [one for one in readings if any(one.places.get(name) for name in names)]
     wanted.sort(key=lambda one: -len(one.ids))
     with torch.inference_mode(), recording(model, *sinks, sites=SITES) as recorder:
-        for start in range(0, len(wanted), BATCH_SIZE):
-            batch = wanted[start : start + BATCH_SIZE]
+        while wanted:
+            n_texts = max(1, TOKENS_AT_ONCE // len(wanted[0].ids))
+            batch, wanted = wanted[:n_texts], wanted[n_texts:]
             # Padded on the right: under a causal mask no token of a text sees what follows it.
             ids = torch.zeros((len(batch), len(batch[0].ids)), dtype=torch.long)
             for row, one in enumerate(batch):

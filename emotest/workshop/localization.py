@@ -37,7 +37,7 @@ from emotest.artefacts.localization import (
     WritingRequest,
 )
 from emotest.mechanisms.silencing import silencing, silencing_each
-from emotest.mechanisms.steering import random_like, steering
+from emotest.mechanisms.steering import random_like, steering_each
 from emotest.models.contexts import Context
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
@@ -147,8 +147,9 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
     ranking = request.choice.ranking(bench.entry)
     selected = ranking.strongest(request.choice.dose)
     ask = Question(bench.loaded)
-    n_passes = len(_side_by_side(range(request.n_sets), ask.n_rows, len(few)))
-    total = n_passes + request.n_directions + len(request.ways) + len(request.beside)
+    at_random = [request.n_sets, request.n_directions]
+    n_groups = sum(len(_groups(n, ask.n_rows, len(few))) for n in at_random)
+    total = n_groups + len(request.ways) + len(request.beside)
     journal = journal_of(bench, request, tell, total)
     with bench.weights(request.cell.weights, request.cell.text.prompts):
         arrays = {"tuned": journal.asked("tuned", lambda: ask(contexts))}
@@ -235,23 +236,29 @@ class _Silencing:
         return self.journal.asked(name, measure)
 
     def _random(self, sets: Sequence[Units]) -> Array:
-        """(2, n_sets, n_controls): many sets side by side, each in rows of its own."""
-        model, n_few = self.bench.loaded.model, len(self.few)
-        found = [np.empty((2, 0, n_few))]
-        for some in _side_by_side(sets, self.ask.n_rows, n_few):
+        """(2, n_sets, n_controls)."""
+        means = self.ranking.means_by_layer()
+
+        def silenced(some: range) -> Acting:
             of_layers = [self.ranking.by_layer(sets[i]) for i in some]
+            return silencing_each(self.bench.loaded.model, of_layers, means=means)
 
-            def measure(of_layers: Sequence[Mapping[int, Units]] = of_layers) -> Array:
-                means = self.ranking.means_by_layer()
-                silenced = silencing_each(model, of_layers, means=means)
+        return self._side_by_side("random", len(sets), silenced)
 
-                def acting(numbers: NDArray[np.int64]) -> AbstractContextManager[None]:
-                    return silenced(numbers // n_few)
+    def _side_by_side(self, what: str, n: int, acting_of: Callable[[range], Acting]) -> Array:
+        """(2, n, n_controls) under n interventions, of which each has rows of its own."""
+        n_few = len(self.few)
+        found = [np.empty((2, 0, n_few))]
+        for some in _groups(n, self.ask.n_rows, n_few):
 
-                texts = [*self.few] * len(of_layers)
-                return self.ask(texts, acting, LENGTH_STEP_OF_SETS)
+            def measure(some: range = some) -> Array:
+                acting = acting_of(some)
+                texts = [*self.few] * len(some)
+                return self.ask(
+                    texts, lambda numbers: acting(numbers // n_few), LENGTH_STEP_OF_SETS
+                )
 
-            measured = self.journal.asked(f"random {some.start} to {some.stop - 1}", measure)
+            measured = self.journal.asked(f"{what} {some.start} to {some.stop - 1}", measure)
             found.append(measured.reshape(2, len(some), n_few))
         return np.concatenate(found, axis=1)
 
@@ -291,25 +298,22 @@ class _Silencing:
             for layer, length in changes.items()
             if length > 0.0
         }
-        rng, found = self._rng(4), []
-        for i in range(self.request.n_directions if even else 0):
-            vectors = random_like(even, rng)
+        rng = self._rng(4)
+        vectors = [random_like(even, rng) for _ in range(self.request.n_directions if even else 0)]
 
-            def measure(vectors: Mapping[int, Array] = vectors) -> Array:
-                with steering(model, vectors, 1.0):
-                    return self.ask(self.few)
+        def pushed(some: range) -> Acting:
+            return steering_each(model, [vectors[i] for i in some], 1.0)
 
-            found.append(self.journal.asked(f"direction {i}", measure))
-        return stacked(found, len(self.few))
+        return self._side_by_side("directions", len(vectors), pushed)
 
     def _rng(self, purpose: int) -> np.random.Generator:
         return rng_of(self.request, purpose)
 
 
-def _side_by_side(sets: Sequence[object], n_rows: int, n_contexts: int) -> list[range]:
-    """The numbers of the sets that run together, each at all contexts, on at most `n_rows` rows."""
+def _groups(n: int, n_rows: int, n_contexts: int) -> list[range]:
+    """Numbers up to n, those together that fit on `n_rows` rows with all contexts each."""
     at_once = max(1, n_rows // max(1, n_contexts))
-    return [range(start, min(start + at_once, len(sets))) for start in range(0, len(sets), at_once)]
+    return [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
 
 
 def placed(
