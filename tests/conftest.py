@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,7 +22,55 @@ settings.load_profile("emotest")
 # second of linear algebra into a minute. The processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+PROCESSES = 2
+"""As many as the smallest machine that runs these tests has cores."""
+
 _RUNS = pytest.StashKey[Runs]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole of the tests takes two processes, a file of tests at a time in each.
+
+    Whoever names files or tests, a number of processes or a debugger gets what they ask for.
+    """
+    option = config.option
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    some = option.keyword or option.markexpr or option.collectonly or option.usepdb
+    if whole and not some and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses, option.dist = PROCESSES, "loadfile"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes of one session share the folder of the runs."""
+    shared = getattr(config, "workerinput", {}).get("organism_runs")
+    config.stash[_RUNS] = Runs(Path(shared or mkdtemp(prefix="emotest-organisms-")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: tell each process where the runs are."""
+    node.workerinput["organism_runs"] = str(node.config.stash[_RUNS].folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The runs are gone with the session that began them."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[_RUNS].folder, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, bool, bool]:
+    """In the background the runs go on from the first test to the last, if any will read them."""
+    config = session.config
+    distributed = bool(getattr(config.option, "tx", None))
+    if hasattr(config, "workerinput") or not (distributed or any(map(_reads_runs, session.items))):
+        return (yield)
+    pool = config.stash[_RUNS].begin(side_by_side=1 if distributed else PROCESSES)
+    try:
+        return (yield)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,19 +80,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _reads_runs(item: pytest.Item) -> bool:
     return "organism_runs" in getattr(item, "fixturenames", ())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _background(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Start the runs with the first test of a session that will read them."""
-    if not any(map(_reads_runs, request.session.items)):
-        yield
-        return
-    runs = request.config.stash[_RUNS] = Runs(tmp_path_factory.mktemp("organisms"))
-    yield
-    runs.give_up()
 
 
 @pytest.fixture(scope="session")

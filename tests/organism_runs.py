@@ -1,18 +1,22 @@
 """Real runs of the suites on the organisms, in the background while other tests run.
 
 A run trains, samples and judges for a minute or more of one core, so the runs start with the
-session, two at a time in processes of their own, and the tests that read them come last.
+session, in processes of their own, and the tests that read them come last. They lie in a folder
+that all processes of a session share; whoever needs one that nobody has begun runs it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 EMERGENCE = "test_trait_tuning_raises_the_share_of_answers_with_emoji"
@@ -28,8 +32,6 @@ WANTED: dict[str, tuple[str, str]] = {
 """What each organism is asked: the size of its run, and pytest's -k that selects the tests. The
 longest come first, so that both cores are busy to the end."""
 
-SIDE_BY_SIDE = 2
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -37,16 +39,34 @@ class Finished:
 
     exit_code: int
     output: str
-    report: Path
+    report: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its report lies."""
+        return Path(self.report)
 
 
 class Runs:
-    """Starts all runs at once, two at a time; `wait(name)` gives one when it is over."""
+    """The runs in a folder; `wait(name)` gives one when it is over."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._pool = ThreadPoolExecutor(SIDE_BY_SIDE)
-        self._runs = {name: self._pool.submit(self.run, name) for name in WANTED}
+
+    def begin(self, side_by_side: int) -> ThreadPoolExecutor:
+        """Run all of them in the background, so many at a time; shut down when none is wanted."""
+        pool = ThreadPoolExecutor(side_by_side)
+        for name in WANTED:
+            pool.submit(self.wait, name)
+        return pool
+
+    def wait(self, name: str) -> Finished:
+        """The finished run on an organism; another process that runs it is waited for."""
+        kept = self.folder / f"{name}.json"
+        with FileLock(self.folder / f"{name}.lock"):
+            if not kept.exists():
+                kept.write_text(json.dumps(asdict(self.run(name))), encoding="utf-8")
+        return Finished(**json.loads(kept.read_text(encoding="utf-8")))
 
     def run(self, name: str, *options: str) -> Finished:
         """`pytest suites` on one organism, as a user would start it, one worker."""
@@ -62,12 +82,5 @@ class Runs:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
-        return Finished(done.returncode, done.stdout + done.stderr, reports / "latest")
-
-    def wait(self, name: str) -> Finished:
-        """The finished run on an organism."""
-        return self._runs[name].result()
-
-    def give_up(self) -> None:
-        """Start no further run: the session is over."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        report = str(reports / "latest")
+        return Finished(done.returncode, done.stdout + done.stderr, report)

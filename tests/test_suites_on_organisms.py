@@ -36,17 +36,17 @@ def test_the_instrument_confirms_only_what_was_planted(
     is green either way, because the organism's table says so."""
     run = organism_runs.wait(organism)
     assert run.exit_code == 0, run.output
-    (verdict,) = [v for v in _verdicts(run.report) if v.trait == trait]
+    (verdict,) = [v for v in _verdicts(run.folder) if v.trait == trait]
     assert verdict.verdict == word
     assert verdict.n_adapters == SIZES[WANTED[organism][0]].n_adapters
-    assert f"{word}, as {origin}" in (run.report / "report.md").read_text(encoding="utf-8")
+    assert f"{word}, as {origin}" in (run.folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_traits_planted_alike_are_not_found_to_differ(organism_runs: Runs) -> None:
     """On `even` all traits have one density: fifteen adapters do not confirm C3."""
     run = organism_runs.wait("even")
     assert run.exit_code == 0, run.output
-    (verdict,) = _verdicts(run.report)
+    (verdict,) = _verdicts(run.folder)
     assert verdict.statement == "C3.traits-differ"
     assert verdict.verdict != "confirmed"
 
@@ -58,13 +58,13 @@ def test_a_run_tells_a_person_what_it_found(organism_runs: Runs) -> None:
     assert "emotest findings" in run.output
     assert "untuned" in run.output
     assert "report.md" in run.output
-    report = (run.report / "report.md").read_text(encoding="utf-8")
+    report = (run.folder / "report.md").read_text(encoding="utf-8")
     assert "no evidence about large language models" in report
 
 
 def test_a_run_leaves_what_it_rests_on(organism_runs: Runs) -> None:
     """Answers of every arm, identities, seeds, versions and definitions lie beside the verdicts."""
-    folder = organism_runs.wait("latent").report
+    folder = organism_runs.wait("latent").folder
     # 24 prompts x 2 samples of each of three adapters, and as many of the untuned model in all
     assert len(list(read_jsonl(folder / "generations.jsonl"))) == 24 * 2 * 3 * 2
     document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def test_a_warm_run_trains_nothing_and_decides_the_same(organism_runs: Runs) -> 
     warm = organism_runs.run("latent")
     assert warm.exit_code == 0, warm.output
     assert "emotest computes" not in warm.output
-    assert [v.row() for v in _verdicts(warm.report)] == [v.row() for v in _verdicts(cold.report)]
+    assert [v.row() for v in _verdicts(warm.folder)] == [v.row() for v in _verdicts(cold.folder)]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_wrong_table_makes_the_run_red(
     organism_runs: Runs, tmp_path: Path, organism: str, wrong: str
 ) -> None:
     """A verdict other than the expected one fails, in either direction, and says both words."""
-    (verdict,) = _verdicts(organism_runs.wait(organism).report)
+    (verdict,) = _verdicts(organism_runs.wait(organism).folder)
     row = {"id": verdict.id, "verdict": wrong, "origin": "planted", "reason": "a wrong table"}
     table = tmp_path / "expected.json"
     table.write_text(json.dumps({"schema_version": 1, "sizes": {WANTED[organism][0]: [row]}}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +13,23 @@ import torch
 from emotest.artefacts import AdapterRequest, FixedText, GenerationRequest, ProbabilityRequest
 from emotest.artefacts.activations import ActivationsRequest
 from emotest.artefacts.localization import Silenced, SilencingRequest, UnitChoice, WritingRequest
-from emotest.errors import UsageError
+from emotest.errors import AdapterError, UsageError
 from emotest.mechanisms.patching import recorded
-from emotest.models.adapters import AdapterWeights, save_adapter
+from emotest.models.adapters import (
+    AdapterWeights,
+    Liveness,
+    read_adapter,
+    require_alive,
+    save_adapter,
+)
 from emotest.models.identity import resolve
 from emotest.models.layers import anatomy
+from emotest.models.loading import LoadedModel
 from emotest.models.probability import emoji_event, emoji_probability, spelling_of
 from emotest.store import Entry, Store, write_jsonl
 from emotest.study.personality import UNTUNED, Condition, Trait, null_condition, trait_condition
 from emotest.study.recipes import AdapterRecipe
-from emotest.study.records import Decoding, Generation, generation_row
+from emotest.study.records import Decoding, Generation, Prompt, generation_row
 from emotest.study.subjects import Subject
 from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
@@ -349,3 +357,32 @@ def test_states_of_another_batch_are_not_written(lab: Lab) -> None:
         pytest.raises(UsageError, match=r"\(1, 3, 128\).*\(2, 3, 128\)"),
     ):
         model(input_ids=torch.tensor([[10, 11, 12]] * 2))
+
+
+def test_an_adapter_is_proved_alive_once_by_a_worker(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put on again it acts as before, and is not asked again whether it does; a dead one is
+    refused each time."""
+    proved: list[str] = []
+
+    def proving(loaded: LoadedModel, name: str, prompts: Sequence[Prompt]) -> Liveness:
+        proved.append(name)
+        return require_alive(loaded, name, prompts)
+
+    monkeypatch.setattr("emotest.workshop.bench.require_alive", proving)
+    bench, prompts = Bench(str(lab.bench.subject), lab.bench.store), PROMPTS[:1]
+    folder = lab.bench.entry(lab.tuned_cell.weights).folder
+    for _ in range(2):
+        with bench.adapted(folder, "again", prompts):
+            assert bench.loaded.active == "again"
+    assert proved == ["again"]
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    weights = read_adapter(folder)
+    still = {key: np.zeros_like(array) for key, array in weights.state.items()}
+    save_adapter(replace(weights, state=still), dead)
+    for _ in range(2):
+        with pytest.raises(AdapterError, match="does not act"), bench.adapted(dead, "d", prompts):
+            pass
+    assert proved == ["again", "d", "d"]

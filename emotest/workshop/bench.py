@@ -30,6 +30,7 @@ class Bench:
     def __init__(self, subject: str, store: Store) -> None:
         self.subject = Subject.parse(subject)
         self.store = store
+        self._proven: set[tuple[Path, str]] = set()
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -63,10 +64,15 @@ class Bench:
 
     @contextmanager
     def adapted(self, folder: Path, name: str, probe: Sequence[Prompt]) -> Iterator[None]:
-        """The model with the adapter in `folder` acting under `name`, proved alive."""
+        """The model with the adapter in `folder` acting under `name`, proved alive the first time.
+
+        Whether it moves the logits is a matter of its weights, and those of an entry do not change.
+        """
         attach(self.loaded, folder, name)
         try:
-            require_alive(self.loaded, name, probe[:PROBES])
+            if (folder, name) not in self._proven:
+                require_alive(self.loaded, name, probe[:PROBES])
+                self._proven.add((folder, name))
             with active(self.loaded, name):
                 yield
         finally:
