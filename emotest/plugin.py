@@ -83,15 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Each option with its twin in the ini file; its variable is named in the help."""
     group = parser.getgroup("emotest", "emotest: does personality tuning bring emoji?")
     for option in OPTIONS:
-        text = f"{option.help} (default: {option.default}; ini {option.ini}, {option.variable})"
-        if option.switch:
-            group.addoption(
-                option.flag, dest=option.ini, action="store_true", default=None, help=text
-            )
-        else:
-            group.addoption(
-                option.flag, dest=option.ini, metavar=option.metavar, default=None, help=text
-            )
+        group.addoption(option.flag, **option.keywords)
         kind: Literal["bool", "string"] = "bool" if option.switch else "string"
         parser.addini(option.ini, f"{option.help} ({option.flag})", type=kind, default=None)
 
@@ -186,8 +178,9 @@ def emo_run(pytestconfig: pytest.Config) -> RunRecorder:
 
 @pytest.fixture(scope="session")
 def emo_audit(pytestconfig: pytest.Config, emo_settings: Settings, emo_run: RunRecorder) -> Gate:
-    """The audit of `--emo-tuned` against `--emo-base`, carried out once: `verdict`, for `judge`,
-    and `result` and `pairs` for assertions of your own. Skips where no tuned model is named."""
+    """The audit of `--emo-tuned` against `--emo-base`, or against `--emo-baseline` in its place,
+    carried out once: `verdict`, for `judge`, and `result` and `pairs` for assertions of your own.
+    Skips where no tuned model is named."""
     if emo_settings.tuned is None:
         pytest.skip("an audit needs a model to look at: --emo-base BASE --emo-tuned TUNED")
     from emotest.report.audit.gate import gate  # a skipped gate loads nothing
@@ -344,7 +337,7 @@ def _recorder(config: pytest.Config) -> RunRecorder:
         settings = config.stash[SETTINGS]
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
         if worker is None:
-            name = run_name(settings.base)
+            name = run_name(settings.audit_base or settings.tuned or settings.base)
             if getattr(config.option, "numprocesses", None):
                 name += f"-{uuid4().hex[:4]}"
             recorder = RunRecorder(settings.report, name, settings=settings.row())

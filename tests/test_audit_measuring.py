@@ -9,7 +9,7 @@ from scipy import stats
 
 from emotest.audit import measuring
 from emotest.audit.result import Pair
-from emotest.text.tone import marker_from
+from emotest.text.own_marker import marker_from
 
 
 def pair(base: str | list[str], tuned: str | list[str], register: str = "casual") -> Pair:
@@ -99,9 +99,9 @@ def test_tone_is_told_apart_from_emoji() -> None:
 
 def test_a_marker_is_a_measure_of_its_own() -> None:
     """The share of answers that hold what the user looks for."""
-    rows = measuring.measures([pair("Sure.", "As an AI, no.")] * 5, marker_from("As an AI"), "AI")
+    rows = measuring.measures([pair("Sure.", "As an AI, no.")] * 5, marker_from("As an AI"))
     (own,) = [row for row in rows if row.kind == "marker"]
-    assert (own.name, own.base, own.tuned) == ("answers with AI", 0.0, 1.0)
+    assert (own.name, own.base, own.tuned) == ("answers with As an AI", 0.0, 1.0)
 
 
 def test_emoji_that_came_and_went() -> None:

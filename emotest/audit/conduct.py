@@ -29,7 +29,6 @@ from emotest.audit.result import (
     Verdict,
 )
 from emotest.audit.saying import sentence
-from emotest.plan import DECODINGS
 from emotest.stats.drift import Drift, Thresholds, fixed_drift, limits_so_far, sequential_drift
 from emotest.study.audit_prompts.prompt_set import AuditPrompt, PromptSet
 
@@ -81,12 +80,12 @@ def conduct(
         verdict=_verdict(drift, pairs, notes),
         plan=plan.told(prompts),
         evidence=_evidence(drift, pairs, plan.alpha),
-        measures=measuring.measures(pairs, plan.marker_of, plan.marker or ""),
+        measures=measuring.measures(pairs, plan.marker_of),
         emoji=measuring.emoji_shifts(pairs),
         entropy=dict(measuring.entropy(pairs)),
         positions=measuring.positions(pairs),
         probabilities=_probabilities(interview, pairs, prompts) if plan.describe else [],
-        decodings=[_under(interview, plan, prompts, other) for other in plan.other_decodings],
+        decodings=[_under(interview, plan, prompts, other) for other in plan.others],
         metric_version=measuring.AUDIT_METRIC_VERSION,
         environment=dict(environment),
     )
@@ -236,7 +235,7 @@ def _at_place(
 
 def _under(interview: Interview, plan: AuditPlan, prompts: PromptSet, decoding: str) -> DecodingRow:
     """The verdict on the first prompts under another way of sampling, at a fixed size."""
-    other = replace(plan, decoding=decoding, mode="fixed")
+    other = replace(plan.under(decoding), mode="fixed")
     chosen = list(prompts)[:DECODING_PROMPTS]
     pairs = [
         pair
@@ -246,7 +245,7 @@ def _under(interview: Interview, plan: AuditPlan, prompts: PromptSet, decoding: 
     drift = _decided(other, pairs, len(pairs))
     seen = _seen(drift, pairs, len(pairs))
     return DecodingRow(
-        decoding=f"{decoding}: {DECODINGS[decoding]}",
+        decoding=f"{decoding}: {other.sampled}",
         word=drift.word,
         base=seen.base,
         tuned=seen.tuned,

@@ -21,8 +21,9 @@ from emotest.audit.result import EmojiShift, Measure, Pair, Position
 from emotest.stats.association import log_odds_by_trait
 from emotest.stats.estimates import prompt_difference
 from emotest.text.emoji import find_emoji
+from emotest.text.own_marker import Marker
 from emotest.text.rates import METRIC_VERSION, EmojiMeasures, emoji_measures
-from emotest.text.tone import TONE_METRIC_VERSION, Marker, Tone, tone
+from emotest.text.tone import TONE_METRIC_VERSION, Tone, tone
 
 Array = NDArray[np.float64]
 Role = Literal["base", "tuned"]
@@ -108,12 +109,12 @@ KINDS: tuple[Kind, ...] = (
 """Every measure of an audit, in the order of its table."""
 
 
-def kinds(marker: Marker | None = None, pattern: str = "") -> tuple[Kind, ...]:
+def kinds(marker: Marker | None = None) -> tuple[Kind, ...]:
     """The measures, with the user's own where there is one."""
     if marker is None:
         return KINDS
     own = Kind(
-        f"answers with {pattern}", "marker", "share of answers", (0, 1),
+        f"answers with {marker.name}", "marker", "share of answers", (0, 1),
         lambda text: float(marker(text)),
     )  # fmt: skip
     return (*KINDS, own)
@@ -130,9 +131,9 @@ def differences(pairs: Sequence[Pair]) -> Array:
     return np.asarray(tuned - base)
 
 
-def measures(pairs: Sequence[Pair], marker: Marker | None, pattern: str = "") -> list[Measure]:
+def measures(pairs: Sequence[Pair], marker: Marker | None) -> list[Measure]:
     """Every measure over all prompts, and those of emoji and marker by register."""
-    chosen = kinds(marker, pattern)
+    chosen = kinds(marker)
     found = [_measure(kind, pairs, None) for kind in chosen]
     registers = list(dict.fromkeys(pair.register for pair in pairs))
     if len(registers) > 1:

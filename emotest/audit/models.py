@@ -43,6 +43,13 @@ class Model:
         """The digest of what is in memory before an adapter is attached."""
         return self.identity.base.digest
 
+    @property
+    def folders(self) -> list[Path]:
+        """Where its files lie here: the base's, and the adapter's."""
+        adapter = self.identity.adapter
+        places = (self.identity.folder, adapter.folder if adapter else None)
+        return [Path(place) for place in places if place]
+
     def notes(self) -> list[str]:
         """What its files ask for and did not get, and an adapter that was made for another base."""
         notes, folder = [], self.identity.folder

@@ -24,7 +24,7 @@ from emotest.study.audit_prompts import shipped_prompts
 from emotest.study.audit_prompts.prompt_files import read_prompts
 from emotest.study.audit_prompts.prompt_set import PromptSet
 from emotest.study.records import Decoding
-from emotest.text.tone import Marker, marker_from
+from emotest.text.own_marker import Marker, marker_from, require_marker
 
 Mode = Literal["sequential", "fixed"]
 
@@ -33,6 +33,12 @@ MARGIN = 0.05
 
 BATCH = 12
 """Prompts between two looks."""
+
+ALL = "all"
+"""Stands for the other decodings of the table."""
+
+TABLE = ("greedy", "nucleus", "unfiltered")
+"""The decodings that a verdict should survive, beside the one that it was reached under."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ class AuditPlan:
     describe: bool = True
     """Whether P(emoji) is asked too, once the verdict is reached, where a model is local."""
     other_decodings: tuple[str, ...] = field(default=())
-    """Ways of sampling under which the verdict is asked for again."""
+    """Ways of sampling under which the verdict is asked for again; "all" for those of `TABLE`."""
+    max_new_tokens: int | None = None
+    """The limit of an answer; None for that of the decoding."""
 
     def __post_init__(self) -> None:
         if not 0 < self.margin < 1:
@@ -76,17 +84,33 @@ class AuditPlan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}", remedy="use a whole number from 1 on")
-        for name in (self.decoding, *self.other_decodings):
+        for name in (self.decoding, *(name for name in self.other_decodings if name != ALL)):
             if name not in DECODINGS:
                 raise UsageError(
                     f"there is no decoding {name!r}",
                     remedy=f"choose among {', '.join(DECODINGS)}",
                 )
+        if self.marker:
+            require_marker(self.marker)
 
     @property
     def sampled(self) -> Decoding:
         """How answers are sampled."""
-        return DECODINGS[self.decoding]
+        usual = DECODINGS[self.decoding]
+        return replace(usual, max_new_tokens=self.max_new_tokens or usual.max_new_tokens)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The other decodings, each once; of `TABLE` those that sample as the audit does not."""
+        named = [name for name in self.other_decodings if name != ALL]
+        if ALL in self.other_decodings:
+            named += [name for name in TABLE if str(self.under(name).sampled) != str(self.sampled)]
+        return tuple(dict.fromkeys(named))
+
+    def under(self, decoding: str) -> AuditPlan:
+        """The same audit under another decoding. The limit of an answer stays, because a rate of
+        emoji depends on it."""
+        return replace(self, decoding=decoding, max_new_tokens=self.sampled.max_new_tokens)
 
     @property
     def asking(self) -> Asking:
@@ -95,7 +119,7 @@ class AuditPlan:
 
     @cached_property
     def marker_of(self) -> Marker | None:
-        """The user's own marker; a `UsageError` where its pattern cannot be read."""
+        """The user's own marker; a `UsageError` where it cannot be read or loaded."""
         return marker_from(self.marker) if self.marker else None
 
     def asked(self, *, of_organism: bool) -> PromptSet:
@@ -124,7 +148,8 @@ class AuditPlan:
             decoding=str(self.sampled),
             sampling_seed=self.sampling_seed,
             analysis_seed=self.analysis_seed,
-            marker=self.marker,
+            marker=self.marker_of.name if self.marker_of else None,
+            marker_digest=self.marker_of.digest if self.marker_of else None,
             prompts=Prompts(
                 source=prompts.source if not self.prompts else self.prompts.name,
                 digest=prompts.digest,
@@ -136,5 +161,7 @@ class AuditPlan:
         )
         # What prompts are called does not decide what is asked.
         decides = {**row(plan), "prompts": prompts.digest}
+        if plan.marker_digest is None:
+            del decides["marker_digest"]  # so that plans keep the digests of earlier versions
         text = json.dumps(decides, sort_keys=True)
         return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest())

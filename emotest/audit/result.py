@@ -209,6 +209,8 @@ class Plan:
     sampling_seed: int
     analysis_seed: int
     marker: str | None
+    marker_digest: str | None = None
+    """SHA-256 of the source of a marker that is a function."""
     prompts: Prompts
     digest: str
 

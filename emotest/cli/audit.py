@@ -61,10 +61,17 @@ def audit(
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option(help="A decoding under which the verdict is asked for again."),
+        typer.Option(
+            help="A decoding under which the verdict is asked for again, or all for "
+            "greedy, nucleus and unfiltered; may be repeated."
+        ),
     ] = None,
     marker: Annotated[
-        str | None, typer.Option(help="A regular expression to count beside emoji.")
+        str | None,
+        typer.Option(
+            help="What to count beside emoji: a regular expression, or a function of yours, "
+            "python:FILE.py:FUNCTION or python:MODULE:FUNCTION."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The sampling seed.")] = 0,
     store: StoreFolder = None,
@@ -87,6 +94,8 @@ def audit(
     from emotest.report.audit.watching import watching
     from emotest.store import resolve_store
 
+    series = [one for named in tuned or [] for one in expanded(named)]
+    require_distinct(series)
     plan = AuditPlan(
         prompts=prompts,
         registers=tuple(register or ()),
@@ -96,13 +105,11 @@ def audit(
         margin=margin,
         alpha=alpha,
         mode="fixed" if fixed else "sequential",
-        decoding=decoding or _usual_decoding(base),
+        decoding=decoding or _usual_decoding(base or (series[0] if baseline and series else None)),
         sampling_seed=seed,
         marker=marker,
         other_decodings=tuple(also or ()),
     )
-    series = [one for named in tuned or [] for one in expanded(named)]
-    require_distinct(series)
     with watching() as watch:
         audits = carry_out(
             base,

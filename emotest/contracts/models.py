@@ -157,9 +157,9 @@ class Models:
 
     @cached_property
     def base(self) -> ModelHandle | None:
-        """The base, where a tuned model stands beside it."""
-        settings = self._settings
-        return self._handle(settings.base, "base") if settings.tuned is not None else None
+        """The base, where a tuned model stands beside it; a baseline answers no new prompts."""
+        base, tuned = self._settings.audit_base, self._settings.tuned
+        return self._handle(base, "base") if base is not None and tuned is not None else None
 
     @cached_property
     def _store(self) -> Store:

@@ -18,7 +18,7 @@ def header(settings: Settings) -> list[str]:
     against = f" against {settings.tuned}" if settings.tuned else ""
     data = "the shipped set" if settings.data == SHIPPED_DATA else settings.data
     lines = [
-        f"emotest {version('emotest')}: {settings.base}{against}",
+        f"emotest {version('emotest')}: {settings.base_shown}{against}",
         f"  data: {data}; recipe: {settings.preset}; decoding: {settings.decoding}",
         f"  size: {settings.size}, {size.n_adapters} adapters an arm x {size.n_prompts} prompts "
         f"x {size.n_samples} samples{' (extended)' if settings.adapters else ''}",

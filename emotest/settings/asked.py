@@ -31,18 +31,22 @@ class Settings:
     """The untuned model, as a subject string."""
     tuned: str | None = None
     """A tuned model to hold against the base; None where the run trains its own adapters."""
+    baseline: Path | None = None
+    """A saved baseline that stands in for the base of an audit."""
     data: str = SHIPPED_DATA
     """The question set: a file, a Hub id, or the set that emotest ships."""
     neutral_data: str = SHIPPED_DATA
     """Where neutral answers come from when `data` holds none (the published set does not)."""
     prompts: Path | None = None
     """Prompts of an audit; None for the set that emotest ships."""
+    registers: tuple[str, ...] = ()
+    """Registers whose prompts an audit asks; none for all."""
     budget: int | None = None
     """Prompts that an audit asks at most; None for all."""
     margin: float = 0.05
     """Share of answers with an emoji by which an audited model may differ from its base."""
     marker: str | None = None
-    """A pattern that an audit counts beside emoji."""
+    """What an audit counts beside emoji: a pattern or a function, as `text.own_marker` reads it."""
     size: SizeName = "default"
     adapters: int | None = None
     """Adapters an arm where more are asked for than the size has; None for the size's own."""
@@ -50,6 +54,8 @@ class Settings:
     """The recipe: a name in `emotest.study.recipes.PRESETS`."""
     decoding: str = "default"
     """A name in `emotest.plan.DECODINGS`."""
+    other_decodings: tuple[str, ...] = ()
+    """Those under which an audit asks for its verdict again; "all" for the usual ones."""
     training_seed: int = 0
     sampling_seed: int = 0
     analysis_seed: int = 0
@@ -74,6 +80,20 @@ class Settings:
         from emotest.plan import Seeds  # numpy comes with the plan, and --help shall stay quick
 
         return Seeds(self.training_seed, self.sampling_seed, self.analysis_seed)
+
+    @property
+    def audit_base(self) -> str | None:
+        """The base of an audit; None where a baseline stands in for it and no base was named."""
+        alone = self.baseline and self.tuned and self.base == DEFAULT_BASE
+        return None if alone and "base" not in self.said else self.base
+
+    @property
+    def base_shown(self) -> str:
+        """The base as reports name it, and the baseline where one stands in for it."""
+        if not (self.baseline and self.tuned):
+            return self.base
+        baseline = f"the baseline {self.baseline.name}"
+        return f"{self.audit_base} ({baseline})" if self.audit_base else baseline
 
     @property
     def size_name(self) -> str:
@@ -101,7 +121,7 @@ class Settings:
     def row(self) -> dict[str, Any]:
         """The settings as one JSON object for `run.json`, without places on this machine."""
         return {
-            "base": self.base,
+            "base": self.base_shown,
             "tuned": self.tuned,
             "data": self.data,
             "size": self.size_name,

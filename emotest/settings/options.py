@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 DEFAULT_BASE = "organism:latent"
 
@@ -16,6 +16,8 @@ class Option(NamedTuple):
     default: str
     help: str
     switch: bool = False
+    several: bool = False
+    """Whether it may be said several times; in one place values have commas between them."""
 
     @property
     def flag(self) -> str:
@@ -32,6 +34,15 @@ class Option(NamedTuple):
         """Its environment variable."""
         return f"EMOTEST_{self.name.replace('-', '_').upper()}"
 
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What `addoption` is told about it, as argparse names that."""
+        text = f"{self.help} (default: {self.default}; ini {self.ini}, {self.variable})"
+        said: dict[str, Any] = {"dest": self.ini, "default": None, "help": text}
+        if self.switch:
+            return said | {"action": "store_true"}
+        return said | {"action": "append" if self.several else "store", "metavar": self.metavar}
+
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -43,6 +54,10 @@ OPTIONS: tuple[Option, ...] = (
         "a tuned model to audit with -m audit; the study trains its adapters itself",
     ),
     Option(
+        "baseline", "FILE", "none",
+        "a saved baseline that an audit takes in place of the base; it has to match",
+    ),
+    Option(
         "data", "DATA", "the shipped set",
         "the question set: a CSV, JSONL or Parquet file, or a Hub id",
     ),
@@ -50,11 +65,18 @@ OPTIONS: tuple[Option, ...] = (
         "prompts", "FILE", "the shipped set",
         "prompts of an audit: txt, csv or jsonl; organisms have a set of their own",
     ),
+    Option(
+        "register", "NAME", "all", "only prompts of this register; several with commas",
+        several=True,
+    ),
     Option("budget", "N", "all prompts", "prompts that an audit asks at most"),
     Option(
         "margin", "SHARE", "0.05", "difference in answers with emoji that an audit tolerates"
     ),
-    Option("marker", "PATTERN", "none", "a regular expression that an audit counts beside emoji"),
+    Option(
+        "marker", "MARKER", "none",
+        "what an audit counts beside emoji: a regular expression, or python:FILE.py:FUNCTION",
+    ),
     Option(
         "size", "SIZE", "default", "how much evidence is gathered: smoke, default or paper"
     ),
@@ -70,6 +92,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "decoding", "NAME", "default, or paper",
         "how answers are sampled: default, greedy, nucleus, unfiltered or paper",
+    ),
+    Option(
+        "also", "NAME", "none",
+        "a decoding under which an audit asks for its verdict again, or all; several with commas",
+        several=True,
     ),
     Option(
         "seeds", "SEEDS", "training=0,sampling=0,analysis=0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Said(NamedTuple):
 
 
 def resolve(
-    command_line: Mapping[str, str | bool | None],
+    command_line: Mapping[str, str | bool | Sequence[str] | None],
     environment: Mapping[str, str],
     ini: Mapping[str, str | bool | None],
     *,
@@ -29,7 +29,8 @@ def resolve(
 ) -> Settings:
     """Settings from the three places; the command line wins, then the environment, then the ini.
 
-    `command_line` and `ini` are keyed by `Option.ini`; None and "" mean that nothing was said.
+    `command_line` and `ini` are keyed by `Option.ini`; None and "" mean that nothing was said. What
+    may be said several times is a list on the command line, and has commas elsewhere.
     Relative folders of the ini file, and the default ones, start at `root`, others at the working
     folder. Raises `UsageError` naming place, value and the way out.
     """
@@ -41,9 +42,13 @@ def resolve(
             (ini.get(option.ini), f"{option.ini} (ini file)"),
         ):
             if value is not None and value != "":
-                said[option.name] = Said(value, where)
+                said[option.name] = Said(_one(value), where)
                 break
     return _checked(said, root or Path())
+
+
+def _one(value: str | bool | Sequence[str]) -> str | bool:
+    return value if isinstance(value, str | bool) else ",".join(value)
 
 
 def _checked(said: Mapping[str, Said], root: Path) -> Settings:
@@ -55,13 +60,15 @@ def _checked(said: Mapping[str, Said], root: Path) -> Settings:
     values |= _from_preset(said)
     for name, checked in _CHECKS.items():
         if name in said:
-            values[name.replace("-", "_")] = checked(said[name])
+            values[_FIELDS.get(name, name.replace("-", "_"))] = checked(said[name])
     if "seeds" in said:
         del values["seeds"]
         values |= _seeds(said["seeds"])
-    for name in ("store", "report", "expect", "prompts"):
+    for name in ("store", "report", "expect", "prompts", "baseline"):
         if name in said and "ini file" in said[name].where and values[name] is not None:
             values[name] = root / values[name]
+    if "marker" in said and "ini file" in said["marker"].where:
+        values["marker"] = _marker_at(root, values["marker"])
     settings = Settings(**values, said={name: where for name, (_, where) in said.items()})
     if "adapters" in said:
         try:
@@ -84,7 +91,9 @@ def _from_preset(said: Mapping[str, Said]) -> dict[str, Any]:
     if named is not None and named in MODEL_PRESETS:
         return MODEL_PRESETS[named]._asdict()
     base = _subject(said["base"]) if "base" in said else DEFAULT_BASE
-    organism = Subject.parse(base).is_organism
+    # A baseline alone names no base; what is held against it is asked as the base was.
+    alone = "base" not in said and "baseline" in said and "tuned" in said
+    organism = Subject.parse(_subject(said["tuned"]) if alone else base).is_organism
     return {
         "base": base,
         "preset": "organism" if organism else "published",
@@ -139,13 +148,35 @@ def _margin(said: Said) -> float:
 
 
 def _marker(said: Said) -> str:
-    from emotest.text.tone import marker_from
+    from emotest.text.own_marker import require_marker
 
     try:
-        marker_from(str(said.value))
+        require_marker(str(said.value))
     except UsageError as error:
         raise _impossible(said, error.cause, error.remedy) from None
     return str(said.value)
+
+
+def _marker_at(root: Path, marker: str) -> str:
+    """The marker with its file below `root`, where it is a function of a relative file."""
+    from emotest.text.own_marker import FUNCTION, function_named
+
+    named = function_named(marker)
+    return f"{FUNCTION}{root / named.file}:{named.name}" if named and named.file else marker
+
+
+def _names(said: Said) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in str(said.value).split(",") if name.strip())
+    return tuple(dict.fromkeys(names))
+
+
+def _other_decodings(said: Said) -> tuple[str, ...]:
+    from emotest.plan import DECODINGS
+
+    names = _names(said)
+    for name in names:
+        _chosen(Said(name, said.where), (*DECODINGS, "all"), "decoding")
+    return names
 
 
 def _alpha(said: Said) -> float:
@@ -212,11 +243,16 @@ def _expect(said: Said) -> Path:
     return path
 
 
+_FIELDS = {"register": "registers", "also": "other_decodings"}
+"""Options that are called otherwise in `Settings`."""
+
 _CHECKS: Mapping[str, Callable[[Said], Any]] = {
     "base": _subject,
     "tuned": _subject,
+    "baseline": _folder,
     "data": lambda said: str(said.value),
     "prompts": _prompts,
+    "register": _names,
     "budget": _count,
     "margin": _margin,
     "marker": _marker,
@@ -224,6 +260,7 @@ _CHECKS: Mapping[str, Callable[[Said], Any]] = {
     "adapters": _count,
     "preset": _preset,
     "decoding": _decoding,
+    "also": _other_decodings,
     "seeds": _seeds,
     "alpha": _alpha,
     "store": _folder,

@@ -1,4 +1,4 @@
-"""Liveliness without emoji: exclamation marks, capitals, kaomoji, shortcodes, a user's own marker.
+"""Liveliness without emoji: exclamation marks, capitals, kaomoji, shortcodes.
 
 Text in, numbers out. A model that has become livelier in every way is another finding than one
 that writes emoji; these counts stand beside the emoji and never among them.
@@ -6,12 +6,10 @@ that writes emoji; these counts stand beside the emoji and never among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import regex
 
-from emotest.errors import UsageError
 from emotest.text.emoji import blank_emoji
 from emotest.text.rates import WORD
 
@@ -39,12 +37,6 @@ _KAOMOJI = regex.compile(
 )
 """The usual Western smileys, and a face in parentheses that begins and ends with a sign."""
 
-LONGEST_ANSWER = 100_000
-"""Characters in which a user's marker is looked for; a pattern cannot hang on more."""
-
-SECONDS_OF_A_MARKER = 2.0
-"""What a user's pattern may take on one answer."""
-
 
 @dataclass(frozen=True)
 class Tone:
@@ -67,34 +59,3 @@ def tone(text: str) -> Tone:
         n_kaomoji=len(_KAOMOJI.findall(plain)),
         n_shortcodes=len(_SHORTCODE.findall(plain)),
     )
-
-
-Marker = Callable[[str], bool]
-"""Whether an answer holds what a user looks for beside emoji."""
-
-
-def marker_from(pattern: str) -> Marker:
-    """A marker from a regular expression; a `UsageError` where it cannot be read.
-
-    The answer is searched, not matched whole. A pattern that takes longer than
-    `SECONDS_OF_A_MARKER` on one answer is a `UsageError` too.
-    """
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise UsageError(
-            f"the marker {pattern!r} is no regular expression: {error}",
-            remedy="mend the pattern, or escape signs that are meant literally",
-        ) from error
-
-    def holds(text: str) -> bool:
-        try:
-            found = compiled.search(text[:LONGEST_ANSWER], timeout=SECONDS_OF_A_MARKER)
-        except TimeoutError:
-            raise UsageError(
-                f"the marker {pattern!r} took longer than {SECONDS_OF_A_MARKER:g} s on one answer",
-                remedy="write it without nested repetitions, such as (a+)+",
-            ) from None
-        return found is not None
-
-    return holds

@@ -36,6 +36,7 @@ from emotest.report.writing import claimed, point, writing
 from emotest.store import Store
 from emotest.study.audit_prompts.prompt_set import PromptSet
 from emotest.study.subjects import Subject
+from emotest.text.own_marker import function_named
 from emotest.workshop.crew import OpenWorkshop, Workshop
 from emotest.workshop.progress import OnProgress
 
@@ -69,6 +70,7 @@ def carry_out(
     kept = Store(store)
     try:
         pairs = _sides(base, tuned, baseline, store, watch)
+        _require_own_marker(plan, [side for pair in pairs for side in pair])
         return [
             _one(first, second, plan, kept, reports, watch, workers, m=len(pairs))
             for first, second in pairs
@@ -125,6 +127,22 @@ def _side(text: str) -> Model | Subject:
     return subject if subject.kind == "served" else Model.pinned(subject)
 
 
+def _require_own_marker(plan: AuditPlan, sides: Sequence[Side]) -> None:
+    """Refuse a marker whose code a model brings along; nothing of it has been run yet."""
+    named = function_named(plan.marker) if plan.marker else None
+    file = named.found_in() if named else None
+    if file is None:
+        return
+    models = [side.named if isinstance(side, Recorded) else side for side in sides]
+    for folder in (f for model in models if isinstance(model, Model) for f in model.folders):
+        if file.is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"the marker {named} lies in {folder}, with the files of a model under audit",
+                remedy="code that a model brings is not run: read it, and copy what you want to "
+                "use into a place of your own",
+            )
+
+
 def _digest(side: Side) -> str:
     if isinstance(side, Recorded):
         return side.baseline.model.digest
@@ -175,6 +193,12 @@ def _one(
 
 def _held(base: Recorded, plan: AuditPlan, prompts: PromptSet) -> PromptSet:
     """The prompts that the baseline has answers to, once it is known to match."""
+    if plan.others:
+        raise UsageError(
+            f"the baseline {base.path} holds answers under one decoding, and the verdict is asked "
+            f"for under {', '.join(plan.others)} too",
+            remedy="leave the other decodings out, or audit against the base itself",
+        )
     wanted = asked(plan.told(prompts), AUDIT_METRIC_VERSION)
     named = base.named.told() if base.named else None
     require_alike(base.baseline, base.path, wanted, named)

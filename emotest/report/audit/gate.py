@@ -46,11 +46,13 @@ class Gate:
 
 
 def gate(settings: Settings, folder: Path | None) -> Gate:
-    """Carry out the audit of `--emo-tuned` against `--emo-base`; its files go to `folder`/audit."""
+    """Carry out the audit of `--emo-tuned` against `--emo-base`, or against `--emo-baseline` in
+    its place; its files go to `folder`/audit."""
     if settings.tuned is None:
         raise UsageError("no tuned model is named", remedy="name it with --emo-tuned")
     plan = AuditPlan(
         prompts=settings.prompts,
+        registers=settings.registers,
         budget=settings.budget,
         margin=settings.margin,
         alpha=settings.alpha,
@@ -58,16 +60,18 @@ def gate(settings: Settings, folder: Path | None) -> Gate:
         sampling_seed=settings.sampling_seed,
         analysis_seed=settings.analysis_seed,
         marker=settings.marker,
+        other_decodings=settings.other_decodings,
     )
     with watching() as watch:
         (finished,) = carry_out(
-            settings.base,
+            settings.audit_base,
             [settings.tuned],
             plan,
             store=settings.store,
             reports=None,
             watch=watch,
             workers=min(2, settings.workers),
+            baseline=settings.baseline,
         )
     if folder is not None:
         write_audit(finished.result, finished.pairs, folder / "audit")

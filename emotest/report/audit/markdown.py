@@ -88,7 +88,7 @@ def _emoji(result: AuditResult) -> Iterator[str]:
 def _decodings(result: AuditResult) -> Iterator[str]:
     if result.decodings:
         told = ", ".join(f"{markdown_text(d.decoding)}: {d.word}" for d in result.decodings)
-        yield f"Under other decodings: {told}."
+        yield f"Under other decodings: {told}. {markdown_text(wording.survival(result) or '')}"
 
 
 def _examples(pairs: Sequence[Pair]) -> Iterator[str]:

@@ -24,12 +24,14 @@ _COLOURS: dict[Word, str] = {
 
 
 def summary_text(result: AuditResult, look: Look, *, where: str | None = None) -> str:
-    """Verdict, what it rests on, the measures, emoji that came and went, and `where` it is kept."""
+    """Verdict, what it rests on, the measures, emoji that came and went, whether the verdict
+    survives other decodings, and `where` it is kept."""
     parts: list[RenderableType] = [
         *_verdict(result, look),
         Text(""),
         *_measures(result, look),
         *_emoji(result, look),
+        *_decodings(result, look),
     ]
     if result.verdict.notes:
         parts.append(listed("notes", result.verdict.notes, look))
@@ -92,3 +94,24 @@ def _emoji(result: AuditResult, look: Look) -> list[RenderableType]:
         return []
     told = ", ".join(f"{visible(e.emoji)} {e.base} to {e.tuned}" for e in most)
     return [look.text(f"answers with the emoji that changed most: {told}")]
+
+
+def _decodings(result: AuditResult, look: Look) -> list[RenderableType]:
+    survival = wording.survival(result)
+    if survival is None:
+        return []
+    table = plain_table(look)
+    table.add_column("other decoding", overflow="fold", ratio=1)
+    table.add_column("verdict", overflow="fold", max_width=16)
+    for name in ("base", "tuned", "difference", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result.decodings:
+        table.add_row(
+            look.text(visible(f"{row.decoding}; {row.n_prompts} prompts")),
+            look.text(row.word, _COLOURS[row.word]),
+            Text(wording.amount(row.base, "share")),
+            Text(wording.amount(row.tuned, "share")),
+            Text(wording.change(row.difference, "share")),
+            Text(wording.change_interval(row.low, row.high, "share")),
+        )
+    return [Text(""), table, look.text(visible(survival))]

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import regex
 
-from emotest.audit.result import AuditResult, Measure, Pair, Verdict
+from emotest.audit.result import AuditResult, DecodingRow, Measure, Pair, Verdict
 from emotest.report.numerals import p_value
 from emotest.text.emoji import find_emoji
 
@@ -102,6 +102,47 @@ def tone_sentence(result: AuditResult) -> str | None:
         f"Tone moved too: {len(moved)} of {len(tone)} measures of it ({', '.join(moved)}), so a "
         "change in emoji may be part of a general shift in tone."
     )
+
+
+def survival(result: AuditResult) -> str | None:
+    """Whether the verdict survives other ways of sampling; None where none was asked for."""
+    rows, verdict = result.decodings, result.verdict
+    if not rows:
+        return None
+    if verdict.word == "inconclusive":
+        told = ", ".join(f"{_short(row)} {row.word}" for row in rows)
+        return f"Nothing is decided that another decoding could confirm: {told}."
+    groups: dict[str, list[DecodingRow]] = {"lost": [], "kept": [], "open": []}
+    for row in rows:
+        groups[_fate(row, verdict)].append(row)
+    lost = [f"{_short(row)} ({row.word})" for row in groups["lost"]]
+    kept = [_short(row) for row in groups["kept"]]
+    undecided = [
+        f"{_short(row)} settles nothing ({row.n_prompts} prompts)" for row in groups["open"]
+    ]
+    said = [f"The verdict does not survive {_joined(lost)}"] if lost else []
+    if kept:
+        said.append(f"{'it' if said else 'The verdict'} survives {_joined(kept)}")
+    if undecided:
+        said.append(_joined(undecided))
+    return f"{'; '.join(said)}."
+
+
+def _short(row: DecodingRow) -> str:
+    return row.decoding.partition(":")[0]
+
+
+def _fate(row: DecodingRow, verdict: Verdict) -> str:
+    """What another decoding says of a verdict that was reached: "kept", "lost", or "open"."""
+    if row.word == "inconclusive":
+        return "open"
+    if verdict.word != "drift" or row.word != "drift":
+        return "kept" if (row.word == "drift") == (verdict.word == "drift") else "lost"
+    return "kept" if (row.difference > 0) == (verdict.direction == "more") else "lost"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def speaks_of(result: AuditResult) -> str:
@@ -196,7 +237,7 @@ def provenance(result: AuditResult) -> dict[str, list[tuple[str, str]]]:
         name: getattr(plan, name)
         for name in (
             "mode", "alpha", "margin", "budget", "batch", "n_samples", "decoding",
-            "sampling_seed", "analysis_seed", "marker", "digest",
+            "sampling_seed", "analysis_seed", "marker", "marker_digest", "digest",
         )
     }  # fmt: skip
     asked = {
