@@ -1,4 +1,4 @@
-"""Liveliness beside emoji: what counts, what only looks like it, and a user's own marker."""
+"""Liveliness beside emoji: what counts, and what only looks like it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emotest.errors import UsageError
-from emotest.text.tone import Tone, marker_from, tone
+from emotest.text.tone import Tone, tone
 
 
 def test_an_answer_is_counted_in_five_ways() -> None:
@@ -56,24 +55,3 @@ def test_emoji_are_counted_elsewhere() -> None:
 def test_every_text_can_be_counted(text: str) -> None:
     """Whatever a model writes, counts are numbers from 0 on."""
     assert min(vars(tone(text)).values()) >= 0
-
-
-def test_a_marker_is_a_regular_expression() -> None:
-    """It is searched anywhere in the answer."""
-    holds = marker_from(r"as an AI")
-    assert holds("Well, as an AI I cannot")
-    assert not holds("Well, I can")
-
-
-def test_a_marker_that_cannot_be_read_says_why() -> None:
-    """The pattern, its fault and the way out."""
-    with pytest.raises(UsageError, match=r"the marker '\(' is no regular expression"):
-        marker_from("(")
-
-
-def test_a_marker_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pattern with nested repetitions ends in a message, not in a run without end."""
-    monkeypatch.setattr("emotest.text.tone.SECONDS_OF_A_MARKER", 0.05)
-    holds = marker_from(r"^(a+|a?)+(a|aa)+$")
-    with pytest.raises(UsageError, match="took longer than"):
-        holds("a" * 5_000 + "b")

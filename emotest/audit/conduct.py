@@ -36,7 +36,7 @@ PROBABILITY_PROMPTS = 24
 """Prompts at whose answers P(emoji) is asked: described, nothing is decided on it."""
 
 DECODING_PROMPTS = 48
-"""Prompts of each other way of sampling."""
+"""Prompts of each other way of sampling, at least."""
 
 ROLES = measuring.ROLES
 
@@ -85,7 +85,7 @@ def conduct(
         entropy=dict(measuring.entropy(pairs)),
         positions=measuring.positions(pairs),
         probabilities=_probabilities(interview, pairs, prompts) if plan.describe else [],
-        decodings=[_under(interview, plan, prompts, other) for other in plan.others],
+        decodings=[_under(interview, plan, prompts, other, len(pairs)) for other in plan.others],
         metric_version=measuring.AUDIT_METRIC_VERSION,
         environment=dict(environment),
     )
@@ -233,10 +233,13 @@ def _at_place(
     )
 
 
-def _under(interview: Interview, plan: AuditPlan, prompts: PromptSet, decoding: str) -> DecodingRow:
-    """The verdict on the first prompts under another way of sampling, at a fixed size."""
+def _under(
+    interview: Interview, plan: AuditPlan, prompts: PromptSet, decoding: str, n_asked: int
+) -> DecodingRow:
+    """The verdict under another way of sampling, at a fixed size: on as many prompts as the audit
+    asked, for to show that nothing changed takes as many again."""
     other = replace(plan.under(decoding), mode="fixed")
-    chosen = list(prompts)[:DECODING_PROMPTS]
+    chosen = list(prompts)[: max(DECODING_PROMPTS, n_asked)]
     pairs = [
         pair
         for start in range(0, len(chosen), plan.batch)

@@ -116,15 +116,15 @@ def survival(result: AuditResult) -> str | None:
     for row in rows:
         groups[_fate(row, verdict)].append(row)
     lost = [f"{_short(row)} ({row.word})" for row in groups["lost"]]
-    kept = [_short(row) for row in groups["kept"]]
-    undecided = [
-        f"{_short(row)} settles nothing ({row.n_prompts} prompts)" for row in groups["open"]
-    ]
+    kept, undecided = ([_short(row) for row in groups[fate]] for fate in ("kept", "open"))
     said = [f"The verdict does not survive {_joined(lost)}"] if lost else []
     if kept:
         said.append(f"{'it' if said else 'The verdict'} survives {_joined(kept)}")
     if undecided:
-        said.append(_joined(undecided))
+        asked = max(row.n_prompts for row in groups["open"])
+        settle = "settles" if len(undecided) == 1 else "settle"
+        told = f"{_joined(undecided)} {settle} nothing on {asked} prompts"
+        said.append(told if said else f"Whether the verdict survives is not known: {told}")
     return f"{'; '.join(said)}."
 
 
