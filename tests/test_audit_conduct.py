@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,61 @@ def test_another_decoding_has_a_row_of_its_own() -> None:
     assert {(row.word, row.n_prompts) for row in result.decodings} == {("drift", 48)}
 
 
+def test_another_decoding_is_asked_as_many_prompts_as_the_audit() -> None:
+    """To show again that nothing changed takes as many prompts as it took before."""
+    result, pairs, _ = audited(
+        PLAIN, Scripted("same", PLAIN.write), other_decodings=("greedy",)
+    )  # fmt: skip
+    assert len(pairs) > 48
+    assert [(row.word, row.n_prompts) for row in result.decodings] == [("unchanged", len(pairs))]
+
+
+@pytest.mark.parametrize(
+    ("decoding", "others", "asked"),
+    [
+        ("default", ("all",), ("greedy", "nucleus", "unfiltered")),
+        ("greedy", ("all",), ("nucleus", "unfiltered")),
+        ("unfiltered", ("all",), ("greedy", "nucleus")),
+        ("paper", ("all",), ("greedy", "unfiltered")),  # which is nucleus with more tokens
+        ("default", ("paper", "all", "paper"), ("paper", "greedy", "nucleus", "unfiltered")),
+        ("default", (), ()),
+    ],
+)
+def test_all_other_decodings_are_those_that_sample_otherwise(
+    decoding: str, others: tuple[str, ...], asked: tuple[str, ...]
+) -> None:
+    """Each once, without the one that the audit uses."""
+    assert AuditPlan(decoding=decoding, other_decodings=others).others == asked
+
+
+def test_the_limit_of_an_answer_stays_under_another_decoding() -> None:
+    """150 tokens of `paper`: a rate within 48 would be another measure."""
+    plan = AuditPlan(decoding="paper")
+    assert plan.under("greedy").sampled.max_new_tokens == 150
+    assert plan.under("greedy").sampled.temperature == 0
+    result, _, _ = audited(PLAIN, lively(1), decoding="paper", other_decodings=("greedy",))
+    assert result.decodings[0].decoding == "greedy: greedy, 150 new tokens"
+
+
+def test_a_function_is_in_the_plan_with_its_source(tmp_path: Path) -> None:
+    """Named without its place; the digest of the plan is another where the function is, and the
+    same wherever the file lies."""
+    digests = []
+    for folder, word in (("a", "fine"), ("b", "fine"), ("c", "so")):
+        file = tmp_path / folder / "markers.py"
+        file.parent.mkdir()
+        file.write_text(f"def holds(text):\n    return {word!r} in text\n")
+        result, _, _ = audited(PLAIN, lively(1), n=24, marker=f"python:{file}:holds")
+        assert result.plan.marker == "python:markers.py:holds"
+        digests.append((result.plan.marker_digest, result.plan.digest))
+    assert digests[0] == digests[1]
+    assert digests[0][0] != digests[2][0]
+    assert digests[0][1] != digests[2][1]
+    (own,) = (m for m in result.measures if m.kind == "marker" and m.register is None)
+    # "so" stands in "I think so", which the base always and the tuned model always writes.
+    assert (own.name, own.base) == ("answers with python:markers.py:holds", 1.0)
+
+
 def test_the_plan_is_fixed_before_the_first_answer() -> None:
     """Its digest does not depend on what came out, and depends on margin and prompts."""
     digests = [
@@ -149,6 +205,7 @@ def test_the_plan_is_fixed_before_the_first_answer() -> None:
         ({"n_samples": 0}, "n_samples is 0"),
         ({"budget": 0}, "budget is 0"),
         ({"decoding": "beam"}, "no decoding 'beam'"),
+        ({"decoding": "all", "other_decodings": ("all",)}, "no decoding 'all'"),
         ({"other_decodings": ("beam",)}, "no decoding 'beam'"),
     ],
 )

@@ -7,6 +7,7 @@ against the other has drifted, and the drift is known.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from emotest.cli import main
+from emotest.models.identity import ORGANISMS
 from emotest.report.audit import load_audit
 
 BASE, TUNED = "organism:control", "organism:latent"
@@ -130,6 +132,7 @@ def test_a_baseline_stands_in_for_the_base(audited: Ended, emotest: Emotest, sto
         (("--decoding", "greedy"), "decoding is 'temperature 1"),
         (("--budget", "24"), "prompts is '"),
         (("--base", "organism:even"), "is of organism:control"),
+        (("--also", "all"), "under greedy, nucleus, unfiltered too"),
     ],
 )
 def test_a_baseline_that_does_not_match_names_the_field(
@@ -142,6 +145,20 @@ def test_a_baseline_that_does_not_match_names_the_field(
     )  # fmt: skip
     assert held.code == 2
     assert message in held.err
+
+
+def test_code_that_lies_with_a_model_is_not_run(emotest: Emotest, store: str) -> None:
+    """Not even when it is named; the same file elsewhere is."""
+    shutil.copytree(ORGANISMS / "latent", "model")
+    for place in (Path("model"), Path()):
+        (place / "markers.py").write_text("raise RuntimeError('was run')\ndef f(text): ...\n")
+    words = ("audit", "--base", BASE, "--tuned", "./model", "--store", store, "--marker")
+    refused = emotest(*words, "python:model/../model/markers.py:f")
+    assert refused.code == 2
+    assert "lies in" in refused.err
+    assert "code that a model brings is not run" in refused.err
+    assert "was run" not in refused.err
+    assert "cannot be loaded: RuntimeError: 'was run'" in emotest(*words, "python:markers.py:f").err
 
 
 def test_a_missing_baseline_is_never_a_pass(emotest: Emotest, store: str) -> None:
@@ -173,6 +190,9 @@ def test_a_budget_that_says_too_little_ends_inconclusive(emotest: Emotest, store
         (("--base", BASE, "--tuned", TUNED, "--margin", "2"), 2, "a margin of 2"),
         (("--base", BASE, "--tuned", TUNED, "--decoding", "beam"), 2, "no decoding 'beam'"),
         (("--base", BASE, "--tuned", TUNED, "--marker", "("), 2, "no regular expression"),
+        (("--base", BASE, "--tuned", TUNED, "--marker", "python:no.py:f"), 2, "no file no.py"),
+        (("--base", BASE, "--tuned", TUNED, "--marker", "python:no.py"), 2, "names no function"),
+        (("--base", BASE, "--tuned", TUNED, "--marker", "no.py:f"), 2, "looks like a function"),
         (("--base", BASE, "--tuned", TUNED, "--prompts", "no.txt"), 2, "no.txt"),
         (("--base", BASE, "--tuned", TUNED, "--register", "poems"), 2, "no register 'poems'"),
     ],

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from emotest.cli import main
 from emotest.errors import ModelError
 from emotest.models.endpoint import Endpoint, plain_text
 from emotest.models.identity import ORGANISMS
 from emotest.models.wire import Patience
 from emotest.organism.audit_prompts import organism_prompts
+from emotest.report.audit import load_audit
 from emotest.study.audit_prompts.prompt_set import AuditPrompt, Turn
 from emotest.study.records import Decoding
 from emotest.study.subjects import Subject
@@ -93,6 +95,36 @@ def in_plain_text() -> Any:
 def endpoint(address: str, name: object, api: str = "chat") -> Endpoint:
     """The model of this name at a server."""
     return Endpoint(Subject.parse(f"{address}#{name}?api={api}"), patience=PATIENT)
+
+
+class Ended(NamedTuple):
+    """How `emotest audit` ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str, str], Ended]:
+    """`audit(base, tuned)`: the command with a budget of 12 prompts, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+    def run(base: str, tuned: str) -> Ended:
+        words = ["audit", "--base", base, "--tuned", tuned, "--budget", "12"]
+        prompts = Path("prompts.txt")
+        prompts.write_text("\n".join(prompt.text for prompt in list(organism_prompts())[::30]))
+        words += ["--prompts", str(prompts), "--decoding", "default", "--store", "store"]
+        monkeypatch.setattr(sys, "argv", ["emotest", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return Ended(int(left.value.code or 0), said.out, said.err)
+
+    return run
 
 
 def greedy_here(loaded: Any) -> list[tuple[str, bool]]:
@@ -200,6 +232,28 @@ def test_a_sampling_organism_varies_and_is_asked_side_by_side(
     assert any("refuses top_k" in note for note in able.notes(Decoding()))
 
 
+def test_an_audit_of_served_organisms_ends_in_a_verdict_and_a_report(
+    transformers_serve: str, audit: Callable[[str, str], Ended]
+) -> None:
+    """Both answer over the wire; the exit code is the verdict's, the report says what a server
+    does not pin and that it was not seen to sample, and the same command asks nothing again."""
+    base, tuned = (f"{transformers_serve}#{ORGANISMS / name}" for name in ("control", "latent"))
+    ended = audit(base, tuned)
+    result, pairs = load_audit(Path("reports/latest").resolve())
+    assert ended.code == result.verdict.exit_code, ended.err
+    assert ended.out.startswith(f"{result.verdict.word}: ")
+    assert (result.base.subject, result.tuned.subject) == (base, tuned)
+    assert len(pairs) == result.verdict.n_prompts == 12
+    assert any(pair.base != pair.tuned for pair in pairs)
+    assert all(pair.base[0] and pair.tuned[0] for pair in pairs)
+    for side in ("base", "tuned"):
+        for note in ("pinned by its address and name only", "may not sample"):
+            assert any(n.startswith(f"{side}: ") and note in n for n in result.verdict.notes)
+    assert result.probabilities == []  # it names no logprobs, and 0 would be a lie
+    again = audit(base, tuned)
+    assert again.out.split("report:")[0] == ended.out.split("report:")[0]
+
+
 def test_an_organism_that_the_server_does_not_sample_from_is_found_out(
     transformers_serve: str,
 ) -> None:
@@ -243,6 +297,29 @@ def test_litserve_takes_every_field_and_the_trial_tells_that_it_obeys_none(litse
     """It drops what it does not know, and its model does not sample."""
     able = endpoint(litserve, "toy").capabilities
     assert (able.seed, able.top_k, able.logprobs, able.varies) == (True, True, 0, False)
+
+
+def test_an_audit_of_a_server_that_names_logprobs_gives_lower_bounds(
+    litserve: str, audit: Callable[[str, str], Ended]
+) -> None:
+    """A drift in every answer ends it at the first look with exit code 1; P(emoji) at the start of
+    an answer is the mass of the tokens named, 0.2 + 0.1, and every view calls it a lower bound."""
+    address = litserve.replace("/v1", "/naming/v1")
+    ended = audit(f"{address}#toy", f"{address}#cheerful")
+    assert ended.code == 1, ended.err
+    assert ended.out.startswith("drift: the tuned model writes more emoji (0% of the base's")
+    folder = Path("reports/latest").resolve()
+    result, pairs = load_audit(folder)
+    assert {pair.tuned[0][-1] for pair in pairs} == {"\U0001f389"}
+    cells = {(one.text, one.weights): one for one in result.probabilities}
+    assert {one.place for one in result.probabilities} == {"answer start"}
+    for text in ("base", "tuned"):
+        assert cells[text, "base"].probability == 0.0
+        assert cells[text, "tuned"].probability == pytest.approx(0.3)
+    assert all(one.served and one.open is None for one in result.probabilities)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "A served model gives lower bounds only." in page
+    assert "weights of tuned: at least 0.3" in page
 
 
 def test_litserve_has_no_completions(litserve: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from emotest.audit.result import AuditResult, Pair, Word
+from emotest.audit.result import AuditResult, DecodingRow, Pair, Word
 from emotest.errors import DataError, StoreError
 from emotest.report.audit import (
     html_report,
@@ -141,6 +141,63 @@ def test_an_inconclusive_audit_says_what_would_settle_it() -> None:
     verdict = result("inconclusive").verdict
     assert "About 1200 would settle it." in w.effort(verdict)
     assert "No number of prompts" in w.effort(replace(verdict, n_needed=None))
+
+
+def under(*rows: tuple[str, Word, float]) -> list[DecodingRow]:
+    """Rows of 48 prompts: decoding, word, difference."""
+    return [
+        DecodingRow(decoding=f"{name}: so", word=word, base=0.1, tuned=0.1 + difference,
+                    difference=difference, low=difference - 0.1, high=difference + 0.1,
+                    n_prompts=48)
+        for name, word, difference in rows
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "rows", "sentence"),
+    [
+        ("drift", [("greedy", "drift", 0.3), ("nucleus", "drift", 0.2)],
+         "The verdict survives greedy and nucleus."),
+        ("drift", [("greedy", "unchanged", 0.0), ("nucleus", "drift", 0.2),
+                   ("unfiltered", "inconclusive", 0.1)],
+         "The verdict does not survive greedy (unchanged); it survives nucleus; unfiltered settles "
+         "nothing on 48 prompts."),
+        ("drift", [("greedy", "drift", -0.3)], "The verdict does not survive greedy (drift)."),
+        ("unchanged", [("greedy", "changed within tolerance", 0.02), ("nucleus", "drift", 0.2)],
+         "The verdict does not survive nucleus (drift); it survives greedy."),
+        ("changed within tolerance", [("greedy", "unchanged", 0.0)],
+         "The verdict survives greedy."),
+        ("drift", [("a", "inconclusive", 0.1), ("b", "inconclusive", 0.1),
+                   ("c", "inconclusive", 0.1)],
+         "Whether the verdict survives is not known: a, b and c settle nothing on 48 prompts."),
+        ("inconclusive", [("greedy", "drift", 0.3), ("nucleus", "inconclusive", 0.1)],
+         "Nothing is decided that another decoding could confirm: greedy drift, nucleus "
+         "inconclusive."),
+    ],
+)  # fmt: skip
+def test_whether_a_verdict_survives_is_said(
+    word: Word, rows: list[tuple[str, Word, float]], sentence: str
+) -> None:
+    """A drift the other way is no survival; a decoding that settles nothing is none either, and
+    no defeat. The same sentence stands in every view."""
+    made = replace(result(word), decodings=under(*rows))
+    assert w.survival(made) == sentence
+    terminal = " ".join(summary_text(made, Look(100)).split())
+    assert sentence in terminal
+    assert sentence in html_report(made, pairs(1))
+    assert sentence in markdown_report(made, pairs(1)).replace("\\", "")
+
+
+def test_the_terminal_has_a_row_for_each_decoding() -> None:
+    """How it sampled, the word, both shares, difference and interval; nothing where none was."""
+    made = replace(result("drift"), decodings=under(("greedy", "inconclusive", 0.25)))
+    lines = summary_text(made, Look(100)).splitlines()
+    (row,) = (line for line in lines if line.startswith("greedy: so; 48 prompts"))
+    assert row.split()[4:] == [
+        "inconclusive", "10.0", "%", "35.0", "%", "+25.0", "+15.0", "to", "+35.0"
+    ]  # fmt: skip
+    assert "other decoding" not in summary_text(bare(), Look(100))
+    assert w.survival(bare()) is None
 
 
 # Plots

@@ -62,8 +62,10 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
     values = {
         "base": ("organism:even", "organism:control", "./model"),
         "tuned": ("./a", "./b", "./c"),
+        "baseline": ("/a", "/b", "/c"),
         "data": ("a.csv", "b.csv", "c.csv"),
         "prompts": (__file__, str(Path(__file__).parent / "test_report_visible.py"), "/c"),
+        "register": (["a", "b"], "b, c", "c"),
         "budget": ("6", "7", "8"),
         "margin": ("0.01", "0.02", "0.03"),
         "marker": ("a", "b", "c"),
@@ -71,6 +73,7 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
         "adapters": ("6", "7", "8"),
         "preset": ("published", "follow-up", "organism"),
         "decoding": ("greedy", "paper", "nucleus"),
+        "also": (["greedy", "all"], "paper, nucleus", "nucleus"),
         "seeds": ("training=1", "training=2", "training=3"),
         "alpha": ("0.01", "0.02", "0.03"),
         "store": ("/a", "/b", "/c"),
@@ -84,9 +87,10 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
     }
     first, second, third = values[option.name]  # type: ignore[attr-defined]
     ini, variable = option.ini, option.variable  # type: ignore[attr-defined]
-    field = {"allow-emoji-in-data": "allow_emoji_in_data", "seeds": "training_seed"}.get(
-        option.name, option.name  # type: ignore[attr-defined]
-    )  # fmt: skip
+    field = {
+        "allow-emoji-in-data": "allow_emoji_in_data", "seeds": "training_seed",
+        "register": "registers", "also": "other_decodings",
+    }.get(option.name, option.name)  # type: ignore[attr-defined]  # fmt: skip
 
     def resolved(*places: dict[str, object]) -> tuple[str, str]:
         settings = resolve(*places)  # type: ignore[arg-type]
@@ -112,6 +116,10 @@ def test_the_command_line_beats_the_environment_beats_the_ini_file(option: objec
         ("adapters", "4", "fewer than the 5 of size 'default'"),
         ("preset", "mistral", "mistral-7b"),
         ("decoding", "hot", "greedy"),
+        ("also", "greedy,hot", "decoding"),
+        ("marker", "(", "no regular expression"),
+        ("marker", "python:markers.py", "names no function"),
+        ("marker", "markers.py:f", "looks like a function"),
         ("seeds", "training=-1", "'training=-1'"),
         ("seeds", "training=1;sampling=2", "no seed"),
         ("seeds", "bootstrap=1", "no seed"),
@@ -171,6 +179,33 @@ def test_a_base_brings_its_usual_recipe_and_decoding(base: str, recipe: str, dec
     assert (settings.preset, settings.decoding) == (recipe, decoding)
     own = resolve(said(base=base, preset="follow-up", decoding="greedy"), {}, {})
     assert (own.preset, own.decoding) == ("follow-up", "greedy")
+
+
+def test_a_baseline_alone_names_no_base() -> None:
+    """The default organism is not meant; what is held against a baseline says how it was asked."""
+    alone = resolve(said(baseline="b.json", tuned="./tuned"), {}, {})
+    assert alone.audit_base is None
+    assert (alone.base_shown, alone.decoding) == ("the baseline b.json", "paper")
+    organism = resolve(said(baseline="b.json", tuned="organism:even"), {}, {})
+    assert organism.decoding == "default"
+    named = resolve(said(baseline="b.json", tuned="./tuned", base=DEFAULT_BASE), {}, {})
+    assert named.audit_base == DEFAULT_BASE
+    assert named.base_shown == f"{DEFAULT_BASE} (the baseline b.json)"
+    preset = resolve(said(baseline="b.json", tuned="./tuned", preset="mistral-7b"), {}, {})
+    assert preset.audit_base == MODEL_PRESETS["mistral-7b"].base
+    study = resolve(said(baseline="b.json"), {}, {})  # trains adapters, and audits nothing
+    assert study.audit_base == study.base_shown == DEFAULT_BASE
+
+
+def test_files_of_a_baseline_and_a_marker_start_where_they_were_said() -> None:
+    """In the ini file at the root; a pattern and a module have no place."""
+    ini = resolve({}, {}, said(baseline="b.json", marker="python:kept/m.py:f"), root=ROOT)
+    assert ini.baseline == ROOT / "b.json"
+    assert ini.marker == f"python:{ROOT / 'kept/m.py'}:f"
+    line = resolve(said(baseline="b.json", marker="python:kept/m.py:f"), {}, {}, root=ROOT)
+    assert (line.baseline, line.marker) == (Path("b.json"), "python:kept/m.py:f")
+    for marker in ("python:kept.m:f", "kept/m"):
+        assert resolve({}, {}, said(marker=marker), root=ROOT).marker == marker
 
 
 @pytest.mark.parametrize("name", MODEL_PRESETS)
