@@ -174,8 +174,12 @@ def _other_decodings(said: Said) -> tuple[str, ...]:
     from emotest.plan import DECODINGS
 
     names = _names(said)
-    for name in names:
-        _chosen(Said(name, said.where), (*DECODINGS, "all"), "decoding")
+    if unknown := [name for name in names if name not in (*DECODINGS, "all")]:
+        raise _impossible(
+            said,
+            f"there is no decoding {', '.join(map(repr, unknown))}",
+            f"choose among {', '.join(DECODINGS)}, or all",
+        )
     return names
 
 

@@ -54,14 +54,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
 
 @pytest.fixture
 def gated(repository: pytest.Pytester, asked: Asked) -> Any:
-    """`gated("--emo-baseline", FILE)`: a session with the gate alone, and these options."""
+    """`gated("--emo-baseline=FILE")`: a session with the gate alone, and these options."""
     repository.makepyfile(test_gate=GATE)
-    repository.makeini("[pytest]\n")  # so that reports lie here
 
-    def run(*options: object) -> pytest.RunResult:
+    def run(*options: str) -> pytest.RunResult:
+        # With "=": pytest takes the place of its root folder from paths that stand alone.
         return repository.runpytest(
-            "-m", "audit", "--emo-tuned", TUNED, "--emo-budget", str(PROMPTS), "--emo-store",
-            str(asked.store), "--junitxml", "junit.xml", *map(str, options),
+            "-m", "audit", f"--emo-tuned={TUNED}", f"--emo-budget={PROMPTS}",
+            f"--emo-store={asked.store}", "--junitxml=junit.xml", *options,
         )  # fmt: skip
 
     return run
@@ -78,7 +78,7 @@ def test_a_baseline_stands_in_for_the_base(
 ) -> None:
     """No base is named, and the default one is not taken: the base is that of the baseline, its
     answers the same, and header and report say that nobody asked it in this session."""
-    result = gated("--emo-baseline", asked.baseline, "--emo-margin", "0.5")
+    result = gated(f"--emo-baseline={asked.baseline}", "--emo-margin=0.5")
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["emotest *: the baseline baseline.json against organism:latent"])
@@ -94,7 +94,7 @@ def test_a_baseline_stands_in_for_the_base(
 
 def test_not_knowing_is_no_pass_with_a_baseline_either(gated: Any, asked: Asked) -> None:
     """12 prompts do not show that 5 points are kept, whoever names the base."""
-    result = gated("--emo-baseline", asked.baseline, "--emo-base", BASE)
+    result = gated(f"--emo-baseline={asked.baseline}", f"--emo-base={BASE}")
     result.assert_outcomes(failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*audit INCONCLUSIVE: audit.unchanged*"])
@@ -102,7 +102,7 @@ def test_not_knowing_is_no_pass_with_a_baseline_either(gated: Any, asked: Asked)
 
 def test_a_missing_baseline_is_a_state_of_its_own(repository: pytest.Pytester, gated: Any) -> None:
     """Neither passed, failed nor skipped: an error, with exit code 1, which JUnit tells apart."""
-    result = gated("--emo-baseline", "lost.json")
+    result = gated("--emo-baseline=lost.json")
     result.assert_outcomes(errors=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
@@ -113,20 +113,20 @@ def test_a_missing_baseline_is_a_state_of_its_own(repository: pytest.Pytester, g
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("option", "message"),
     [
-        (("--emo-base", "organism:even"), "*is of organism:control (*), not of organism:even (*"),
-        (("--emo-seeds", "sampling=1"), "*sampling_seed is 0 there and 1 in this audit*"),
-        (("--emo-decoding", "greedy"), "*decoding is 'temperature 1*' there and 'greedy,*"),
-        (("--emo-register", "word list"), "*prompts is '*' there and '*"),
-        (("--emo-also", "all"), "*under one decoding, and *under greedy, nucleus, unfiltered too*"),
+        ("--emo-base=organism:even", "*is of organism:control (*), not of organism:even (*"),
+        ("--emo-seeds=sampling=1", "*sampling_seed is 0 there and 1 in this audit*"),
+        ("--emo-decoding=greedy", "*decoding is 'temperature 1*' there and 'greedy,*"),
+        ("--emo-register=word list", "*prompts is '*' there and '*"),
+        ("--emo-also=all", "*under one decoding, and *under greedy, nucleus, unfiltered too*"),
     ],
 )
 def test_a_baseline_that_does_not_match_names_the_field(
-    gated: Any, asked: Asked, options: tuple[str, ...], message: str
+    gated: Any, asked: Asked, option: str, message: str
 ) -> None:
     """An error of the test, never a verdict."""
-    result = gated("--emo-baseline", asked.baseline, *options)
+    result = gated(f"--emo-baseline={asked.baseline}", option)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*UsageError: *baseline*{message}", "*next: *"])
 
@@ -136,7 +136,7 @@ def test_a_baseline_alone_is_no_base_of_a_contract(
 ) -> None:
     """It answers no new prompts, and the default base is not meant: the contract is skipped."""
     repository.makepyfile("def test_contract(emo_base): ...")
-    result = repository.runpytest("--emo-tuned", TUNED, "--emo-baseline", str(asked.baseline))
+    result = repository.runpytest(f"--emo-tuned={TUNED}", f"--emo-baseline={asked.baseline}")
     result.assert_outcomes(skipped=1)
 
 
@@ -149,7 +149,7 @@ def test_the_gate_shows_another_decoding_and_counts_a_function(
     (repository.mkdir("kept") / "markers.py").write_text(
         "def names_a_day(text):\n    return 'day' in text\n"
     )
-    gated("--emo-base", BASE, "--emo-also", "greedy")
+    gated(f"--emo-base={BASE}", "--emo-also=greedy")
     found = audit_of(repository)
     assert [row["decoding"] for row in found["decodings"]] == ["greedy: greedy, 48 new tokens"]
     assert found["plan"]["marker"] == "python:markers.py:names_a_day"
@@ -163,10 +163,10 @@ def test_a_marker_that_is_not_there_is_an_error_of_the_gate_alone(
 ) -> None:
     """Sessions without an audit do not look for it; the gate names file and next step."""
     repository.makepyfile(test_other="def test_other(emo_settings): ...")
-    result = gated("--emo-base", BASE, "--emo-marker", "python:lost.py:f")
+    result = gated(f"--emo-base={BASE}", "--emo-marker=python:lost.py:f")
     result.assert_outcomes(errors=1, deselected=1)
     result.stdout.fnmatch_lines(["*UsageError: *there is no file lost.py*", "*next: name it*"])
-    other = repository.runpytest("test_other.py", "--emo-marker", "python:lost.py:f")
+    other = repository.runpytest("test_other.py", "--emo-marker=python:lost.py:f")
     other.assert_outcomes(passed=1)
 
 
@@ -178,16 +178,16 @@ def test_registers_are_said_once_each_or_with_commas(repository: pytest.Pytester
             print("asked:", emo_settings.registers, emo_settings.other_decodings)
     """)
     ini = repository.runpytest("-s")
-    ini.stdout.fnmatch_lines(["asked: ('word list', 'note') ('all', 'greedy')*"])
+    ini.stdout.fnmatch_lines(["*asked: ('word list', 'note') ('all', 'greedy')*"])
     line = repository.runpytest(
-        "-s", "--emo-register", "note", "--emo-register", "word list", "--emo-also=greedy,nucleus"
+        "-s", "--emo-register=note", "--emo-register=word list", "--emo-also=greedy,nucleus"
     )
-    line.stdout.fnmatch_lines(["asked: ('note', 'word list') ('greedy', 'nucleus')*"])
+    line.stdout.fnmatch_lines(["*asked: ('note', 'word list') ('greedy', 'nucleus')*"])
 
 
 def test_a_register_that_no_prompt_has_is_named(gated: Any) -> None:
     """With those that there are."""
-    result = gated("--emo-base", BASE, "--emo-register", "poems")
+    result = gated(f"--emo-base={BASE}", "--emo-register=poems")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*has no register 'poems'*", "*next: choose among *word list*"])
 
