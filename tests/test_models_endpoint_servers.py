@@ -303,7 +303,7 @@ def test_an_audit_of_a_server_that_names_logprobs_gives_lower_bounds(
     litserve: str, audit: Callable[[str, str], Ended]
 ) -> None:
     """A drift in every answer ends it at the first look with exit code 1; P(emoji) at the start of
-    an answer is the mass of the tokens named, 0.2 + 0.1, and every view calls it a lower bound."""
+    an answer is the mass of the tokens named, 0.2 + 0.1, and the report calls it a lower bound."""
     address = litserve.replace("/v1", "/naming/v1")
     ended = audit(f"{address}#toy", f"{address}#cheerful")
     assert ended.code == 1, ended.err
