@@ -66,6 +66,12 @@ def audit(
     marker: Annotated[
         str | None, typer.Option(help="A regular expression to count beside emoji.")
     ] = None,
+    inside: Annotated[
+        bool,
+        typer.Option(
+            "--inside", help="Look inside local models too: trait directions and FFN units."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="The sampling seed.")] = 0,
     store: StoreFolder = None,
     reports: ReportsFolder = Path("reports"),
@@ -99,6 +105,7 @@ def audit(
         decoding=decoding or _usual_decoding(base),
         sampling_seed=seed,
         marker=marker,
+        inside=inside,
         other_decodings=tuple(also or ()),
     )
     series = [one for named in tuned or [] for one in expanded(named)]
