@@ -8,7 +8,10 @@ character and against it. The shift is the mean state of the tuned model minus t
 both reading the same texts, other ones than the direction comes from. Its projection is told as a
 share of the direction's length, so 1 is as far as the base moves when it answers in character.
 Whether there is a direction at all is tested first: where the base answers alike on both sides,
-signs flipped at random by prompt (Fisher 1935) give differences as long.
+signs flipped at random by prompt (Fisher 1935) give differences as long. States vary far more in
+some dimensions than in others, so directions drawn evenly from all of them would be moved along by
+hardly anything; the random ones are mixtures of how the base's pairs of answers differ beside what
+a trait's pairs have in common.
 
 *Units.* Means of FFN units at ends of sentences, tuned minus base, paired by prompt: t tests, the
 false discovery rate controlled over all units (Benjamini & Hochberg 1995). Both models read the
@@ -77,6 +80,7 @@ def trait_shift(
     layer: int,
     rng: np.random.Generator,
     *,
+    otherwise: NDArray[Any],
     without: Collection[int] = (),
 ) -> TraitShift:
     """The shift along one trait's direction.
@@ -89,6 +93,8 @@ def trait_shift(
             out.
         layer: the declared layer, from 0.
         rng: for flipped signs and random directions.
+        otherwise: how pairs of answers differ otherwise, in the declared layer, as `residuals`
+            gives it; what random directions are mixed from.
         without: massive dimensions of the residual stream, which count nowhere.
     """
     kept = np.ones(vectors.shape[1])
@@ -119,7 +125,7 @@ def trait_shift(
     if np.ptp(after - before) > 0.0:
         estimate = prompt_difference(after, before, level=LEVEL, scale="direction")
         low, high = estimate.low, estimate.high
-        percentile = _percentile(float(along[layer]), directions[layer], moved[layer] * kept, rng)
+        percentile = among_random(directions[layer], moved[layer], otherwise * kept, rng)
     return TraitShift(
         trait=trait,
         projection=float((after - before).mean()),
@@ -145,11 +151,22 @@ def contrast_p(differences: Array, rng: np.random.Generator) -> float:
     return float(among_controls((1 - 1e-12) * float(gram.sum()), flipped).p_value)
 
 
-def _percentile(along: float, direction: Array, moved: Array, rng: np.random.Generator) -> float:
-    """Percentage of random directions, as long as this one, along which less was moved."""
-    random = rng.standard_normal((N_RANDOM, len(direction))) * (direction != 0.0)
+def residuals(differences: Sequence[NDArray[Any]]) -> Array:
+    """Each trait's differences (n_pairs, hidden_size) minus their mean, one below the other."""
+    return np.concatenate([one - one.mean(axis=0, dtype=np.float64) for one in differences])
+
+
+def among_random(
+    direction: Array, moved: Array, otherwise: Array, rng: np.random.Generator
+) -> float:
+    """Percentage of random directions, as long as this one, along which `moved` goes less far.
+
+    All of (hidden_size,), but `otherwise`, (n, hidden_size): a random direction is a mixture of
+    its rows with normal weights.
+    """
+    random = rng.standard_normal((N_RANDOM, len(otherwise))) @ otherwise
     random *= np.linalg.norm(direction) / np.linalg.norm(random, axis=1, keepdims=True)
-    return among_controls(along, random @ moved / (direction @ direction)).percentile
+    return among_controls(float(direction @ moved), random @ moved).percentile
 
 
 def changed_units(

@@ -28,6 +28,7 @@ from emotest.audit.inside import (
     changed_units,
     declared_layer,
     not_measured,
+    residuals,
     trait_shift,
 )
 from emotest.audit.measuring import LEVEL, ROLES, Role
@@ -209,6 +210,8 @@ def _shifts(
     directions = base.contrasts(enough, layer) if enough else {}
     without = sorted({one.unit for one in massive if one.site == "residual"})
     rng = np.random.default_rng(plan.analysis_seed)
+    kept = [one["differences"] for one in directions.values()]
+    otherwise = residuals(kept) if kept else np.empty(0)
     return [
         trait_shift(
             str(one.trait),
@@ -217,6 +220,7 @@ def _shifts(
             *states,
             layer,
             rng,
+            otherwise=otherwise,
             without=without,
         )
         if one.trait in directions

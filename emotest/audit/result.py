@@ -190,9 +190,10 @@ class TraitShift:
 
     1 is as far as the base's own states move when it answers in character instead of against it.
     `projection` and its interval (clustered by prompt) are those of the declared layer, `by_layer`
-    those of every layer, from 0. `percentile` is the percentage of random directions, as long,
-    along which the states moved less. `contrast_p` says how surely the base answers differently in
-    character; `lacking` says why a shift was not measured.
+    those of every layer, from 0. `percentile` is the percentage of random directions, as long and
+    of the kind in which the base's answers differ, along which the states moved less.
+    `contrast_p` says how surely the base answers differently in character, `lacking` why a shift
+    was not measured.
     """
 
     trait: str

@@ -21,8 +21,8 @@ def lines(result: AuditResult) -> list[str]:
     if inside is None:
         return []
     if inside.lacking:
-        return [f"inside the models: {UNKNOWN}, {inside.lacking}"]
-    return [f"inside the models: {basis(inside)}", *_shifts(inside), units(inside)]
+        return [f"inside: {UNKNOWN}, {inside.lacking}"]
+    return [f"inside: {basis(inside)}", *_shifts(inside), units(inside)]
 
 
 def basis(inside: Inside) -> str:
@@ -32,9 +32,14 @@ def basis(inside: Inside) -> str:
 
 def _shifts(inside: Inside) -> list[str]:
     measured = [one for one in inside.traits if one.lacking is None]
-    told = [f"{one.trait} {moved(one)} ({interval(one)})" for one in measured]
+    told = [
+        f"{one.trait} {moved(one)} ({interval(one)}, percentile {rank(one)})" for one in measured
+    ]
     others = [f"{one.trait} {UNKNOWN}: {one.lacking}" for one in inside.traits if one.lacking]
-    where = f"moved along trait directions, {layer(inside)} (1 = as far as the base in character)"
+    where = (
+        f"moved along trait directions in {layer(inside)} (1: as far as the base moves in "
+        f"character; percentile among {inside.n_random} random directions)"
+    )
     return [f"{where}: {'; '.join(told)}", *others] if told else others
 
 
@@ -45,14 +50,18 @@ def layer(inside: Inside) -> str:
 
 def moved(shift: TraitShift) -> str:
     """`+0.42`."""
-    return UNKNOWN if shift.projection is None else f"{shift.projection:+.2f}"
+    return UNKNOWN if shift.projection is None else _signed(shift.projection)
 
 
 def interval(shift: TraitShift) -> str:
     """`+0.31 to +0.53`; a shift that no prompt varies in has none."""
     if shift.low is None or shift.high is None:
         return NO_INTERVAL
-    return f"{shift.low:+.2f} to {shift.high:+.2f}"
+    return f"{_signed(shift.low)} to {_signed(shift.high)}"
+
+
+def _signed(number: float) -> str:
+    return f"{round(number, 2) + 0.0:+.2f}"  # no -0.00
 
 
 def excludes_0(shift: TraitShift) -> bool:
@@ -90,7 +99,7 @@ def _counted(of: LayerUnits) -> str:
 def massive(inside: Inside) -> str:
     """Which dimensions were left out because they outweigh all others."""
     told = []
-    for site, name in (("residual", "dimensions of the residual stream"), ("neurons", "FFN units")):
+    for site, name in (("residual", "residual stream, dimension"), ("neurons", "FFN unit")):
         found = [one for one in inside.massive if one.site == site]
         if not found:
             continue
@@ -101,7 +110,7 @@ def massive(inside: Inside) -> str:
                 f"{n} of layer {i + 1}" for i, n in sorted({(m.layer, m.unit) for m in found})
             ]
         more = f" and {len(places) - N_TOLD} more" if len(places) > N_TOLD else ""
-        told.append(f"{len(places)} {name} ({', '.join(places[:N_TOLD])}{more})")
+        told.append(f"{name} {', '.join(places[:N_TOLD])}{more}")
     if not told:
         return "No massive activations were found, so no dimension is left out."
     return f"Left out for massive activations: {'; '.join(told)}."

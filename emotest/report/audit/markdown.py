@@ -100,7 +100,7 @@ def _inside(result: AuditResult) -> Iterator[str]:
     if found.lacking:
         yield markdown_text(f"Not measured: {found.lacking}.")
         return
-    yield markdown_text(f"Tuned and base, {inside.basis(found)}")
+    yield markdown_text(inside.basis(found))
     yield markdown_table(
         ("trait", "moved along", "interval", f"percentile among {found.n_random} random"),
         [
