@@ -180,8 +180,9 @@ PAIRS = [
 
 
 def looked(base: Any, tuned: Any, monkeypatch: pytest.MonkeyPatch) -> Inside:
-    """A look inside after an audit of eight prompts; answers in character are short."""
+    """A look inside after an audit of eight prompts; answers in character are short and few."""
     monkeypatch.setattr(looking_inside, "CONTRAST_TOKENS", 6)
+    monkeypatch.setattr(looking_inside, "CONTRAST_PROMPTS", 8)
     return look_inside(Interview(base, tuned), AuditPlan(), PAIRS, numbered(8))
 
 

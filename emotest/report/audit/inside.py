@@ -27,7 +27,10 @@ def lines(result: AuditResult) -> list[str]:
 
 def basis(inside: Inside) -> str:
     """What was read, by whom."""
-    return f"both read the same {inside.n_texts} answers to {inside.n_prompts} prompts. {DESCRIBED}"
+    return (
+        f"Both models read the same {inside.n_texts} answers to {inside.n_prompts} prompts. "
+        f"{DESCRIBED}"
+    )
 
 
 def _shifts(inside: Inside) -> list[str]:
