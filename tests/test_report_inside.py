@@ -27,8 +27,8 @@ def test_the_terminal_tells_it_in_a_few_lines() -> None:
     text = plain(summary_text(FULL, Look(width=100)))
     assert "inside: Both models read the same 47 answers to 24 prompts." in text
     assert "in layer 2 of 4" in text
-    assert "extraversion +0.42 (+0.38 to +0.46, percentile 100)" in text
-    assert "agreeableness 0.00 (-0.04 to +0.04, percentile 47)" in text.replace("+0.00 (", "0.00 (")
+    assert "extraversion +0.421 (+0.381 to +0.461, percentile 100)" in text
+    assert "agreeableness -0.001 (-0.041 to +0.039, percentile 47)" in text
     assert "neuroticism not measured: the base answers alike in character" in text
     # 0 + 200 + 400 + 600 of 4 * 1024 - 1, and 0 + 10 + 20 + 30.
     assert "1,200 of 4,095 changed, 60 by 1 SD or more" in text
@@ -58,7 +58,7 @@ def test_where_it_could_not_be_measured_every_view_says_why() -> None:
 def test_markdown_and_page_show_the_traits_in_a_table() -> None:
     """With interval and rank; massive dimensions are listed once, whichever model they are of."""
     told = markdown_report(FULL, pairs(1))
-    assert "| extraversion | +0.42 | +0.38 to +0.46 | 100 |" in told
+    assert "| extraversion | +0.421 | +0.381 to +0.461 | 100 |" in told
     assert "| neuroticism | not measured | none | not measured |" in told
     massive = "residual stream, dimension 33; FFN unit 9 of layer 4."
     assert massive in told

@@ -52,19 +52,19 @@ def layer(inside: Inside) -> str:
 
 
 def moved(shift: TraitShift) -> str:
-    """`+0.42`."""
+    """`+0.421`."""
     return UNKNOWN if shift.projection is None else _signed(shift.projection)
 
 
 def interval(shift: TraitShift) -> str:
-    """`+0.31 to +0.53`; a shift that no prompt varies in has none."""
+    """`+0.312 to +0.530`; a shift that no prompt varies in has none."""
     if shift.low is None or shift.high is None:
         return NO_INTERVAL
     return f"{_signed(shift.low)} to {_signed(shift.high)}"
 
 
 def _signed(number: float) -> str:
-    return f"{round(number, 2) + 0.0:+.2f}"  # no -0.00
+    return f"{round(number, 3) + 0.0:+.3f}"  # no -0.000
 
 
 def excludes_0(shift: TraitShift) -> bool:
