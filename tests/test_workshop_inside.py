@@ -119,6 +119,18 @@ def test_a_shift_that_was_built_in_is_measured(base: Path, moved: Path, store: S
     assert apart[0] < 1e-5 < apart[1]
 
 
+def test_a_direction_is_the_mean_difference_of_both_sides(base: Path, store: Store) -> None:
+    """As the instrument for trait directions has the states; pair by pair in the layer asked."""
+    found = arm(base, "base", store).contrasts([CONTRAST], 0)[Trait.EXTRAVERSION]
+    loaded = load(Subject.parse(f"{base}?{PLAIN}"), device="cpu")
+    lively, calm = (
+        response_means(loaded, [Answered(prompt, answer) for prompt in PROMPTS])
+        for answer in (LIVELY, CALM)
+    )
+    assert found["vectors"] == pytest.approx(lively.mean(axis=0) - calm.mean(axis=0), abs=1e-4)
+    assert found["differences"] == pytest.approx(lively[:, 0] - calm[:, 0], abs=1e-4)
+
+
 def test_a_reading_is_a_mean_over_answers_and_over_ends(base: Path, store: Store) -> None:
     """States are those that trait directions are made of; units are those at the last tokens of
     the sentences; two texts of a prompt count equally."""
