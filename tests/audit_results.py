@@ -14,16 +14,21 @@ from emotest.audit.result import (
     EXIT_CODES,
     Audited,
     AuditResult,
+    ChangedUnit,
     DecodingRow,
     EmojiShift,
     Evidence,
+    Inside,
+    LayerUnits,
     Look,
+    MassiveUnit,
     Measure,
     Pair,
     PlaceProbability,
     Plan,
     Position,
     Prompts,
+    TraitShift,
     Verdict,
     Word,
 )
@@ -211,6 +216,38 @@ def _probabilities(word: Word) -> list[PlaceProbability]:
     ]  # type: ignore[arg-type]  # fmt: skip
 
 
+def inside(lacking: str | None = None) -> Inside:
+    """A look inside a model of four layers; neuroticism has no direction. With `lacking` nothing
+    was measured."""
+    if lacking is not None:
+        return Inside(lacking=lacking)
+    shifts = [
+        TraitShift(trait=trait, projection=at, low=at - 0.04, high=at + 0.04, percentile=rank,
+                   by_layer=[0.3 * at, at, 1.2 * at, 0.8 * at], contrast_p=0.001, n_pairs=16,
+                   lacking=None)
+        for trait, at, rank in (("openness", 0.02, 61.3), ("conscientiousness", -0.11, 4.5),
+                                ("extraversion", 0.421, 100.0), ("agreeableness", -0.001, 47.2))
+    ]  # fmt: skip
+    none = TraitShift(trait="neuroticism", projection=None, low=None, high=None, percentile=None,
+                      by_layer=[], contrast_p=0.42, n_pairs=16,
+                      lacking="the base answers alike in character and against it")  # fmt: skip
+    return Inside(
+        lacking=None, n_prompts=24, n_texts=47, n_layers=4, layer=1, n_random=199,
+        traits=[*shifts, none], n_unit_prompts=23,
+        layers=[LayerUnits(layer=i, n_units=1024 - (i == 3), n_changed=200 * i, n_large=10 * i)
+                for i in range(4)],
+        units=[ChangedUnit(layer=3, unit=700 + i, base=0.1, tuned=0.9 - 0.05 * i,
+                           change=2.5 - 0.1 * i, p_value=1e-6) for i in range(10)],
+        massive=[
+            MassiveUnit(model=model, site=site, layer=layer, unit=unit, magnitude=812.0)
+            for model, site, layer, unit in (
+                ("base", "residual", 1, 33), ("tuned", "residual", 2, 33),
+                ("tuned", "neurons", 3, 9),
+            )
+        ],
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
 def pairs(n: int = 48, *, samples: int = 1, seed: int = 1) -> list[Pair]:
     """So many prompts with invented answers: the tuned model likes emoji in casual registers."""
     rng = random.Random(seed)
@@ -263,5 +300,6 @@ def hostile_result() -> AuditResult:
                   for m in good.measures],
         emoji=[replace(shift, name=HOSTILE, emoji="🎉") for shift in good.emoji],
         decodings=[replace(d, decoding=HOSTILE) for d in good.decodings],
+        inside=inside(lacking=HOSTILE),
         environment={HOSTILE: [HOSTILE]},
     )  # fmt: skip

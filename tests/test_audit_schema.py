@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from emotest.audit.result import pair_from, result_from, row, schema
 from emotest.errors import DataError
+from tests.audit_results import inside
 from tests.audit_results import pairs as made_up_pairs
 from tests.audit_results import result as made_up
 
@@ -47,9 +48,18 @@ def test_another_form_is_refused_by_schema_and_reader(field: str, value: Any) ->
         result_from(document, "audit.json")
 
 
+def test_an_audit_that_was_written_before_there_was_a_look_inside_is_still_read() -> None:
+    """A document without that part is one in which it was not asked for."""
+    document = json.loads(json.dumps(row(made_up())))
+    del document["inside"]
+    Draft202012Validator(schema()).validate(document)
+    assert result_from(document, "audit.json") == made_up()
+
+
 def test_what_is_read_is_what_was_written() -> None:
     """Through JSON and back."""
-    result, pairs = made_up(), made_up_pairs()
+    result, pairs = made_up(inside=inside()), made_up_pairs()
+    Draft202012Validator(schema()).validate(json.loads(json.dumps(row(result))))
     assert result_from(json.loads(json.dumps(row(result))), "audit.json") == result
     first = replace(pairs[0], base=["\ud83d alone"])
     assert pair_from(json.loads(json.dumps(row(first))), "pairs.jsonl:1") == first

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from emotest.audit.result import Inside
 from emotest.cli import main
 from emotest.models.identity import ORGANISMS
 from emotest.report.audit import load_audit
@@ -65,7 +66,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def audited(emotest: Emotest, store: str) -> Ended:
     """An audit with a report in ./reports."""
-    return emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store)
+    return emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--inside")
 
 
 def test_a_drift_is_said_shown_and_kept(audited: Ended, emotest: Emotest, store: str) -> None:
@@ -85,6 +86,16 @@ def test_a_drift_is_said_shown_and_kept(audited: Ended, emotest: Emotest, store:
         "answer start", "sentence end", "answer end",
     }  # fmt: skip
 
+    inside = result.inside
+    assert inside is not None
+    assert inside.lacking is None
+    assert "inside: Both models read the same" in audited.out
+    assert [one.trait for one in inside.traits] == [
+        "openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism",
+    ]  # fmt: skip
+    assert [len(one.by_layer) for one in inside.traits if not one.lacking] == [3] * 5
+    assert [one.n_units for one in inside.layers] == [640 - n for n in _massive_units(inside)]
+
     again = emotest("report")
     assert again.code == 0
     assert again.out.split("report:")[0] == audited.out.split("report:")[0]
@@ -93,6 +104,12 @@ def test_a_drift_is_said_shown_and_kept(audited: Ended, emotest: Emotest, store:
     as_json = json.loads(emotest("report", "--json").out)
     assert as_json["verdict"]["word"] == "drift"
     assert len(as_json["pairs"]) == len(pairs)
+
+
+def _massive_units(inside: Inside) -> list[int]:
+    """FFN units of each of three layers that are left out."""
+    left_out = {(one.layer, one.unit) for one in inside.massive if one.site == "neurons"}
+    return [sum(layer == i for layer, _ in left_out) for i in range(3)]
 
 
 def test_an_audit_goes_on_from_what_was_asked(audited: Ended, emotest: Emotest, store: str) -> None:
@@ -117,9 +134,12 @@ def test_a_baseline_stands_in_for_the_base(audited: Ended, emotest: Emotest, sto
     shown = emotest("baseline", "show", "kept/baseline.json")
     assert BASE in shown.out
     held = emotest(
-        "audit", "--baseline", "kept/baseline.json", "--tuned", TUNED, "--store", store
+        "audit", "--baseline", "kept/baseline.json", "--tuned", TUNED, "--store", store, "--inside"
     )  # fmt: skip
     assert held.code == 1
+    assert "inside: not measured, of the base there are recorded answers alone" in " ".join(
+        held.out.split()
+    )
     assert "the base was not run" in " ".join(held.out.split())
     assert held.out.split("base  ")[0] == audited.out.split("base  ")[0]
 

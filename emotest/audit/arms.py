@@ -7,7 +7,7 @@ three kinds: a local model (loaded by a worker of the workshop), a served one, a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,18 @@ from emotest.artefacts.audit import (
     Spot,
     SpotsRequest,
 )
+from emotest.artefacts.inside import (
+    ANATOMY_FILE,
+    DIRECTIONS_FILE,
+    MASSIVE_FILE,
+    READING_FILE,
+    AnatomyRequest,
+    Contrast,
+    ContrastsRequest,
+    InsideText,
+    ReadingRequest,
+)
+from emotest.artefacts.request import Request
 from emotest.audit.models import Model
 from emotest.audit.result import Audited
 from emotest.errors import StoreError
@@ -41,6 +53,7 @@ from emotest.workshop.crew import OpenWorkshop
 from emotest.workshop.progress import OnProgress, Progress
 
 Array = NDArray[np.float64]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,28 @@ class LocalArm:
         arrays = self._made(request).read_arrays(PROBABILITIES_FILE)
         return Probabilities(arrays["probability"], arrays["bound"])
 
-    def _made(self, request: AuditAnswersRequest | SpotsRequest) -> Entry:
+    def anatomy(self) -> Mapping[str, Any]:
+        """`n_layers`, `hidden_size`, `n_neurons`; or `lacking`, why they cannot be told."""
+        request = AnatomyRequest(self.model.asked(), self.role)
+        found: dict[str, Any] = self._made(request).read_json(ANATOMY_FILE)
+        return found
+
+    def contrasts(self, contrasts: Sequence[Contrast], layer: int) -> Mapping[str, Arrays]:
+        """By trait what `ContrastsRequest` leaves: `vectors` and `differences`."""
+        request = ContrastsRequest(self.model.asked(), tuple(contrasts), layer, self.role)
+        arrays = self._made(request).read_arrays(DIRECTIONS_FILE)
+        return {
+            one.trait: {name: arrays[f"{one.trait} {name}"] for name in ("vectors", "differences")}
+            for one in contrasts
+        }
+
+    def reading(self, texts: Sequence[InsideText]) -> tuple[Arrays, list[dict[str, Any]]]:
+        """What `ReadingRequest` leaves: its arrays, and what is massive in the model."""
+        entry = self._made(ReadingRequest(self.model.asked(), tuple(texts), self.role))
+        massive: list[dict[str, Any]] = entry.read_json(MASSIVE_FILE)
+        return entry.read_arrays(READING_FILE), massive
+
+    def _made(self, request: Request) -> Entry:
         self._workshop.make([request], self._tell)
         entry = self._workshop.workshop.store.get(request.key)
         if entry is None:

@@ -17,6 +17,7 @@ from emotest.artefacts.audit import Place, Spot
 from emotest.audit import measuring
 from emotest.audit.arms import Probabilities
 from emotest.audit.asking import Interview, Role, spots_of
+from emotest.audit.looking_inside import look_inside
 from emotest.audit.planning import AuditPlan
 from emotest.audit.result import (
     EXIT_CODES,
@@ -71,7 +72,13 @@ def conduct(
     _ = plan.marker_of  # a marker that cannot be read ends the audit before it begins
     base, tuned = interview.arms["base"], interview.arms["tuned"]
     pairs, drift = _asked(interview, plan, prompts, on_look)
+    probabilities = _probabilities(interview, pairs, prompts) if plan.describe else []
+    decodings = [_under(interview, plan, prompts, other, len(pairs)) for other in plan.others]
+    # Last of all: a worker in which it failed can be asked nothing more.
+    inside = look_inside(interview, plan, pairs, prompts) if plan.inside else None
     notes = [*_notes(plan, pairs, m), *base.notes(plan.asking), *tuned.notes(plan.asking)]
+    if inside and inside.lacking:
+        notes.append(f"inside the models nothing was measured: {inside.lacking}")
     result = AuditResult(
         name=name,
         made_at=made_at,
@@ -84,8 +91,9 @@ def conduct(
         emoji=measuring.emoji_shifts(pairs),
         entropy=dict(measuring.entropy(pairs)),
         positions=measuring.positions(pairs),
-        probabilities=_probabilities(interview, pairs, prompts) if plan.describe else [],
-        decodings=[_under(interview, plan, prompts, other, len(pairs)) for other in plan.others],
+        probabilities=probabilities,
+        decodings=decodings,
+        inside=inside,
         metric_version=measuring.AUDIT_METRIC_VERSION,
         environment=dict(environment),
     )

@@ -64,6 +64,10 @@ class AuditPlan:
     marker: str | None = None
     describe: bool = True
     """Whether P(emoji) is asked too, once the verdict is reached, where a model is local."""
+    inside: bool = False
+    """Whether both models are looked into once the verdict is reached, where both are local: the
+    shift along trait directions, and FFN units. The base then gives 160 short answers more, and
+    both models read 48 texts."""
     other_decodings: tuple[str, ...] = field(default=())
     """Ways of sampling under which the verdict is asked for again; "all" for those of `TABLE`."""
     max_new_tokens: int | None = None

@@ -185,6 +185,90 @@ class DecodingRow:
 
 
 @part
+class TraitShift:
+    """How far the tuned model's states lie from the base's along one trait's direction.
+
+    1 is as far as the base's own states move when it answers in character instead of against it.
+    `projection` and its interval (clustered by prompt) are those of the declared layer, `by_layer`
+    those of every layer, from 0. `percentile` is the percentage of random directions, as long and
+    of the kind in which the base's answers differ, along which the states moved less.
+    `contrast_p` says how surely the base answers differently in character, `lacking` why a shift
+    was not measured.
+    """
+
+    trait: str
+    projection: float | None
+    low: float | None
+    high: float | None
+    percentile: float | None
+    by_layer: list[float]
+    contrast_p: float | None
+    n_pairs: int
+    lacking: str | None
+
+
+@part
+class LayerUnits:
+    """FFN units of one layer: how many were tested, how many changed beyond chance, and how many
+    of these by at least one standard deviation."""
+
+    layer: int
+    n_units: int
+    n_changed: int
+    n_large: int
+
+
+@part
+class ChangedUnit:
+    """One FFN unit's mean at ends of sentences under base and tuned.
+
+    `change` is in standard deviations over these ends; `p_value` is adjusted for all units.
+    """
+
+    layer: int
+    unit: int
+    base: float
+    tuned: float
+    change: float
+    p_value: float
+
+
+@part
+class MassiveUnit:
+    """A dimension that outweighs all others in one of the models, and so belongs in no count."""
+
+    model: Literal["base", "tuned"]
+    site: Literal["residual", "neurons"]
+    layer: int
+    unit: int
+    magnitude: float
+
+
+@part
+class Inside:
+    """A look inside two local models that read the same texts; nothing is decided on it.
+
+    `lacking` says why nothing was measured, `units_lacking` why no units were. Layers count from
+    0; `layer` is the one declared for traits.
+    """
+
+    lacking: str | None
+    n_prompts: int = 0
+    n_texts: int = 0
+    n_layers: int = 0
+    layer: int | None = None
+    level: float = 0.95
+    n_random: int = 0
+    traits: list[TraitShift] = field(default_factory=list)
+    false_discoveries: float = 0.05
+    units_lacking: str | None = None
+    n_unit_prompts: int = 0
+    layers: list[LayerUnits] = field(default_factory=list)
+    units: list[ChangedUnit] = field(default_factory=list)
+    massive: list[MassiveUnit] = field(default_factory=list)
+
+
+@part
 class Prompts:
     """What was asked."""
 
@@ -234,6 +318,8 @@ class AuditResult:
     positions: list[Position]
     probabilities: list[PlaceProbability]
     decodings: list[DecodingRow]
+    inside: Inside | None = None
+    """A look inside, where one was asked for."""
     metric_version: str
     environment: dict[str, Any]
 

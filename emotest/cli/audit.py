@@ -73,6 +73,12 @@ def audit(
             "python:FILE.py:FUNCTION or python:MODULE:FUNCTION."
         ),
     ] = None,
+    inside: Annotated[
+        bool,
+        typer.Option(
+            "--inside", help="Look inside local models too: trait directions and FFN units."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="The sampling seed.")] = 0,
     store: StoreFolder = None,
     reports: ReportsFolder = Path("reports"),
@@ -108,6 +114,7 @@ def audit(
         decoding=decoding or _usual_decoding(base or (series[0] if baseline and series else None)),
         sampling_seed=seed,
         marker=marker,
+        inside=inside,
         other_decodings=tuple(also or ()),
     )
     with watching() as watch:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from emotest.errors import AdapterError, DataError, EmotestError, ModelError, UsageError
 from emotest.mechanisms.kinds import read_kind
-from emotest.mechanisms.recording import Tokens, recording
+from emotest.mechanisms.recording import RowMeans, Tokens, recording
 from emotest.models.adapters import AdapterWeights, active, save_adapter
 from emotest.models.chat import encode, render_exchange, render_prompt
 from emotest.models.layers import anatomy
@@ -299,22 +299,6 @@ class _Text:
     name: str
 
 
-class _RowMeans:
-    """A sink that keeps of each row of the last pass the mean over its chosen tokens."""
-
-    def __init__(self, n_layers: int) -> None:
-        self.layers: list[Tensor] = [torch.empty(0)] * n_layers
-
-    def take(self, site: str, layer: int, activations: Tensor, tokens: Tokens) -> None:
-        """Take (n_chosen, hidden_size), row by row, each row with at least one token."""
-        rows = torch.split(activations, torch.bincount(tokens.rows).tolist())
-        self.layers[layer] = torch.stack([row.double().mean(dim=0) for row in rows]).cpu()
-
-    def array(self) -> NDArray[np.float64]:
-        """(n_rows, n_layers, hidden_size)."""
-        return torch.stack(self.layers, dim=1).numpy()
-
-
 def _means(loaded: LoadedModel, texts: Sequence[_Text], batch_size: int) -> Means:
     if not texts or batch_size < 1:
         raise UsageError(
@@ -325,7 +309,7 @@ def _means(loaded: LoadedModel, texts: Sequence[_Text], batch_size: int) -> Mean
     parts = anatomy(loaded.model)
     means = np.empty((len(texts), parts.n_layers, parts.hidden_size), dtype=np.float32)
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
-    sink = _RowMeans(parts.n_layers)
+    sink = RowMeans(parts.n_layers)
     with torch.inference_mode(), recording(parts, sink, sites="residual") as recorder:
         for start in range(0, len(texts), batch_size):
             batch = by_length[start : start + batch_size]

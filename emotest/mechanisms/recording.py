@@ -270,6 +270,26 @@ class Kept:
         return {layer: self.of(site, layer) for layer in _recorded_layers(self._held, site)}
 
 
+class RowMeans:
+    """Keeps of each row of the last pass the mean over its chosen tokens; of one site alone.
+
+    A row without a chosen token has no mean: NaN.
+    """
+
+    def __init__(self, n_layers: int) -> None:
+        self._layers: list[Tensor] = [torch.empty(0)] * n_layers
+
+    def take(self, site: str, layer: int, activations: Tensor, tokens: Tokens) -> None:
+        """Take (n_chosen, n_units), row by row."""
+        n_rows = tokens.shape[0] if tokens.shape else 0
+        rows = torch.split(activations, torch.bincount(tokens.rows, minlength=n_rows).tolist())
+        self._layers[layer] = torch.stack([row.double().mean(dim=0) for row in rows]).cpu()
+
+    def array(self) -> NDArray[np.float64]:
+        """(n_rows, n_layers, n_units)."""
+        return torch.stack(self._layers, dim=1).numpy()
+
+
 @dataclass(frozen=True, eq=False)
 class UnitMoments:
     """What is known of each unit of one layer in one condition, over `count` tokens.

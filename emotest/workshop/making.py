@@ -20,6 +20,7 @@ from emotest.artefacts.directions import (
     ScoresRequest,
     StatesRequest,
 )
+from emotest.artefacts.inside import AnatomyRequest, ContrastsRequest, ReadingRequest
 from emotest.artefacts.latent_origin import PatchingRequest
 from emotest.artefacts.localization import SilencingRequest, WritingRequest
 from emotest.artefacts.prefixes import PrefixRequest, RemovalRequest
@@ -29,6 +30,7 @@ from emotest.workshop.activations import make_activations
 from emotest.workshop.audit import make_audit_answers, make_spots
 from emotest.workshop.bench import Bench
 from emotest.workshop.directions import make_data_states, make_direction, make_scores
+from emotest.workshop.inside import make_anatomy, make_contrasts, make_reading
 from emotest.workshop.latent_origin import make_patching
 from emotest.workshop.localization import make_silencing
 from emotest.workshop.monitored import make_monitored, make_states
@@ -44,6 +46,9 @@ MAKERS: Mapping[type[Request], Maker] = {
     AdapterRequest: make_adapter,
     AuditAnswersRequest: make_audit_answers,
     SpotsRequest: make_spots,
+    AnatomyRequest: make_anatomy,
+    ContrastsRequest: make_contrasts,
+    ReadingRequest: make_reading,
     GenerationRequest: make_answers,
     PatchingRequest: make_patching,
     ProbabilityRequest: make_probabilities,

@@ -108,7 +108,11 @@ def encoder(loaded: LoadedModel) -> Encode:
     @cache
     def rendered(prompt: Prompt) -> str:
         return render_prompt(
-            loaded.tokenizer, prompt.text, prompt.system, templated=loaded.templated
+            loaded.tokenizer,
+            prompt.text,
+            prompt.system,
+            templated=loaded.templated,
+            history=prompt.history,
         )
 
     def encoded(prompt: Prompt, answer: str) -> AnswerTokens:

@@ -18,9 +18,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from emotest.audit.result import AuditResult, Pair
-from emotest.report.audit import wording
+from emotest.report.audit import inside, wording
 from emotest.report.audit.browse import browser_data
-from emotest.report.audit.plots import plots
+from emotest.report.audit.plots import inside_plots, plots
 from emotest.report.visible import visible
 
 
@@ -38,6 +38,8 @@ def html_report(result: AuditResult, pairs: Sequence[Pair]) -> str:
         groups=wording.overall(result),
         registers=wording.by_register(result),
         plots=[(plot, Markup(plot.svg)) for plot in plots(result)],
+        inside_plots=[(plot, Markup(plot.svg)) for plot in inside_plots(result)],
+        within=inside,
         n_pairs=len(pairs),
         data=Markup(browser_data(pairs)),
         script=Markup(script),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emotest.audit.result import AuditResult, Measure, Pair
-from emotest.report.audit import wording
+from emotest.report.audit import inside, wording
 from emotest.report.markdown import markdown_table
 from emotest.report.visible import markdown_text
 
@@ -26,6 +26,7 @@ def markdown_report(result: AuditResult, pairs: Sequence[Pair]) -> str:
         *_measures(result),
         *_emoji(result),
         *_decodings(result),
+        *_inside(result),
         *_examples(pairs),
         *_made(result),
     ]
@@ -89,6 +90,32 @@ def _decodings(result: AuditResult) -> Iterator[str]:
     if result.decodings:
         told = ", ".join(f"{markdown_text(d.decoding)}: {d.word}" for d in result.decodings)
         yield f"Under other decodings: {told}. {markdown_text(wording.survival(result) or '')}"
+
+
+def _inside(result: AuditResult) -> Iterator[str]:
+    found = result.inside
+    if found is None:
+        return
+    yield "### Inside the models"
+    if found.lacking:
+        yield markdown_text(f"Not measured: {found.lacking}.")
+        return
+    yield markdown_text(inside.basis(found))
+    yield markdown_table(
+        ("trait", "moved along", "interval", f"percentile among {found.n_random} random"),
+        [
+            (one.trait, inside.moved(one), inside.interval(one), inside.rank(one))
+            for one in found.traits
+        ],
+    )
+    yield markdown_text(
+        f"States in {inside.layer(found)}, tuned minus base; 1 is as far as the base moves when it "
+        "answers in character."
+    )
+    yield "\n".join(
+        f"- {markdown_text(f'{one.trait}: {one.lacking}')}" for one in found.traits if one.lacking
+    )
+    yield markdown_text(f"{inside.units(found)}. {inside.massive(found)}")
 
 
 def _examples(pairs: Sequence[Pair]) -> Iterator[str]:

@@ -302,6 +302,78 @@ def evidence(result: AuditResult) -> Plot | None:
     )  # fmt: skip
 
 
+def inside_plots(result: AuditResult) -> list[Plot]:
+    """What a look inside has numbers for: shifts along traits, and units, by layer."""
+    made = (trait_shifts(result), changed_units(result)) if result.inside else ()
+    return [plot for plot in made if plot is not None]
+
+
+def trait_shifts(result: AuditResult) -> Plot | None:
+    """How far the states moved along each trait's direction, in every layer."""
+    inside = result.inside
+    shifts = [one for one in inside.traits if one.by_layer] if inside else []
+    if inside is None or inside.layer is None or not shifts:
+        return None
+    declared = inside.layer + 1
+    colours, markers, lines = (TUNED, BASE, INK), "osD^v", ("-", "--", ":", "-.", "-")
+
+    def compose(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for i, one in enumerate(shifts):
+            x = range(1, len(one.by_layer) + 1)
+            axes.plot(x, one.by_layer, color=colours[i % 3], marker=markers[i % 5], markersize=4,
+                      linestyle=lines[i % 5], linewidth=1.5, label=_label(one.trait))  # fmt: skip
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.axvline(declared, color=FAINT, linewidth=4, alpha=0.5, zorder=0)
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("moved along the direction")
+        axes.grid(alpha=0.5)
+        _legend(figure, axes, columns=2)
+
+    told = "; ".join(
+        f"{one.trait}: {', '.join(f'{value:+.2f}' for value in one.by_layer)}" for one in shifts
+    )
+    return _plot(
+        "inside-traits", "Shift along trait directions, by layer",
+        "1 is as far as the base moves when it answers in character. The band is the declared "
+        f"layer, {declared}.",
+        f"From the first layer to the last: {told}", compose, height=3.3,
+    )  # fmt: skip
+
+
+def changed_units(result: AuditResult) -> Plot | None:
+    """The share of FFN units that changed in each layer, and of those that changed much."""
+    layers = result.inside.layers if result.inside else []
+    if not layers:
+        return None
+    series = (("changed", "n_changed", BASE, ""), ("by 1 SD or more", "n_large", TUNED, "///"))
+
+    def compose(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        x = [one.layer + 1 for one in layers]
+        for name, field, colour, hatch in series:
+            y = [100 * getattr(one, field) / max(1, one.n_units) for one in layers]
+            axes.bar(x, y, 0.8, color=colour, hatch=hatch, label=name)
+        axes.locator_params(axis="x", integer=True)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("share of FFN units (%)")
+        axes.grid(axis="y", alpha=0.5)
+        axes.set_axisbelow(True)
+        _legend(figure, axes)
+
+    told = "; ".join(
+        f"layer {one.layer + 1}: {one.n_changed} of {one.n_units} changed, {one.n_large} much"
+        for one in layers
+    )
+    return _plot(
+        "inside-units", "FFN units that changed, by layer",
+        "At ends of sentences of the same texts. Both models read the same tokens, so the test "
+        "sees the smallest change.",
+        told, compose, height=2.9,
+    )  # fmt: skip
+
+
 def _grid(*all_axes: Axes) -> None:
     for axes in all_axes:
         axes.grid(axis="x", alpha=0.5)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emotest.audit.result import AuditResult, Measure, Word
-from emotest.report.audit import wording
+from emotest.report.audit import inside, wording
 from emotest.report.terminal import Look, listed, plain_table, rendered
 from emotest.report.visible import visible
 
@@ -32,6 +32,7 @@ def summary_text(result: AuditResult, look: Look, *, where: str | None = None) -
         *_measures(result, look),
         *_emoji(result, look),
         *_decodings(result, look),
+        *(look.text(visible(line)) for line in inside.lines(result)),
     ]
     if result.verdict.notes:
         parts.append(listed("notes", result.verdict.notes, look))
