@@ -300,15 +300,21 @@ def test_the_doctor_tries_what_a_run_needs(emotest: Emotest) -> None:
 
 
 def test_several_checkpoints_are_a_series(emotest: Emotest, store: str) -> None:
-    """Each has its own report and is decided at its share of alpha; a table and a page with a plot
-    show them side by side; the exit code is the worst."""
+    """Each has its own report and is decided at its share of alpha; a sentence, a table and a page
+    with a plot show them side by side; the exit code is the worst."""
     ended = emotest(
         "audit", "--base", BASE, "--tuned", TUNED, "--tuned", "organism:even", "--store", store,
     )  # fmt: skip
     assert ended.code == 1
     assert ended.out.count("one of 2 checkpoints, each decided at 0.025") == 2
     page = Path(ended.out.splitlines()[-1].removeprefix("series: "))
+    assert page.name == "series.html"
     rows = json.loads((page.parent / "series.json").read_text())
     assert [row["step"] for row in rows] == [1, 2]
+    assert "drift: " in ended.out.partition("\nstep ")[0].splitlines()[-1]
     assert (page.parent / "series.svg").read_text().startswith("<svg")
-    assert f"](../{rows[0]['report']}/report.html)" in page.read_text()
+    for row in rows:
+        link = f"../{row['report']}/report.html"
+        assert f'href="{link}"' in page.read_text()
+        assert f"]({link})" in (page.parent / "series.md").read_text()
+        assert (page.parent / link).is_file()

@@ -1,16 +1,9 @@
-"""The report of an audit as its reader meets it: opened from disk in a real browser.
-
-Where no Chromium is found these tests are skipped and say what to type; with
-EMOTEST_REQUIRE_BROWSER=1, as in this project's CI, they fail instead.
-"""
+"""The report of an audit as its reader meets it: opened from disk in a real browser."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,81 +11,12 @@ from emotest.audit.result import Pair
 from emotest.report.audit import html_report
 from tests.audit_results import HOSTILE, hostile_pair, hostile_result, pairs, result
 
-REQUIRED = bool(os.environ.get("EMOTEST_REQUIRE_BROWSER"))
-if REQUIRED:
-    import playwright.sync_api as playwright
-else:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing: pip install 'emotest[test]'"
-    )
+if TYPE_CHECKING:  # pytest imports it as a plugin, and has to be the first to do so
+    from tests.browser import Open
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-REMEDY = "install it: apt-get install chromium fonts-noto-color-emoji (or set PATH to a Chrome)"
+pytest_plugins = ["tests.browser"]
+
 N_MANY = 5_000
-
-Open = Callable[..., "Opened"]
-
-
-class Opened:
-    """A page with everything that it asked for or complained of."""
-
-    def __init__(self, page: playwright.Page) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-
-    @property
-    def count(self) -> str:
-        """How many prompts are shown, as the page says it."""
-        return self.page.locator("#count").inner_text()
-
-    def shows(self, count: str) -> None:
-        """Wait until the page says so."""
-        playwright.expect(self.page.locator("#count")).to_have_text(count)
-
-    @property
-    def ids(self) -> list[str]:
-        """The prompts on this page of the list."""
-        return self.page.locator("article h3").all_inner_texts()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[playwright.Browser]:
-    """A headless Chromium of the system."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        if REQUIRED:
-            pytest.fail(f"EMOTEST_REQUIRE_BROWSER is set, but no Chromium is found; {REMEDY}")
-        pytest.skip(f"no Chromium is found; {REMEDY}")
-    with playwright.sync_playwright() as driver:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
-        browser = driver.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if root else []
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(chromium: playwright.Browser, tmp_path: Path) -> Iterator[Open]:
-    """Write a report to disk and open it from there."""
-    contexts = []
-
-    def open_report(text: str, **look: object) -> Opened:
-        file = tmp_path / "report.html"
-        file.write_text(text, encoding="utf-8")
-        contexts.append(chromium.new_context(**look))
-        page = Opened(contexts[-1].new_page())
-        page.page.goto(file.as_uri())
-        return page
-
-    yield open_report
-    for context in contexts:
-        context.close()
 
 
 def small() -> list[Pair]:
@@ -128,7 +52,7 @@ def test_the_report_opens_from_disk_without_a_complaint_or_request(opened: Open)
     sizes = report.page.locator("figure svg").evaluate_all("all => all.map(x => x.clientHeight)")
     assert len(sizes) == 5
     assert min(sizes) > 100
-    assert [url for url in report.requests if not url.startswith("data:,")] == [report.page.url]
+    assert report.asked == []
     assert report.complaints == []
 
 
@@ -224,7 +148,7 @@ def test_hostile_answers_act_in_no_way(opened: Open) -> None:
     assert page.locator("img").count() == 0
     assert "<img src=x onerror=alert(1)>" in page.locator(".side.tuned .answer").inner_text()
     assert "⟨U+202E⟩txt.exe" in page.locator(".side.tuned .answer").inner_text()
-    assert [url for url in report.requests if not url.startswith("data:,")] == [page.url]
+    assert report.asked == []
     assert report.complaints == []
 
 

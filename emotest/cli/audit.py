@@ -146,13 +146,16 @@ def _usual_decoding(base: str | None) -> str:
 def _tell_series(audits: list[Finished], series: list[str], reports: Path | None) -> None:
     """Drift over checkpoints, as a table and on a page with its plot."""
     from emotest.audit.checkpoints import step_of
-    from emotest.report.audit.series import points, table, write_series
+    from emotest.report.audit.series import Series, rows
+    from emotest.report.audit.series_page import write_series
     from emotest.report.recorder import run_name
     from emotest.report.terminal import table_text
+    from emotest.report.visible import visible
 
     steps = [step_of(one, place) for place, one in enumerate(series, start=1)]
-    found = points(audits, steps)
-    typer.echo(table_text(table(found), look()), nl=False)
+    found = Series.of(audits, steps)
+    typer.echo(visible(f"{found.word}: {found.sentence}"))
+    typer.echo(table_text(rows(found), look()), nl=False)
     if reports is not None:
         page = write_series(found, reports, f"{run_name(series[0])}-series")
         typer.echo(f"series: {page}")

@@ -28,10 +28,7 @@ def report(
     reports: ReportsFolder = Path("reports"),
 ) -> None:
     """Show a run or an audit again, and write its report anew, from its JSON files alone."""
-    if html + markdown + as_json > 1:
-        raise UsageError(
-            "more than one of --html, --markdown and --json", remedy="choose one of them"
-        )
+    _require_one(html, markdown, as_json)
     folder = run_folder(run, reports)
     if _is_audit(folder):
         _audit(folder, html=html, markdown=markdown, as_json=as_json)
@@ -87,6 +84,8 @@ def _audit(folder: Path, *, html: bool, markdown: bool, as_json: bool) -> None:
 def compare(
     first: RunName,
     second: RunName,
+    html: Annotated[bool, typer.Option("--html", help="Print one HTML file.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     reports: ReportsFolder = Path("reports"),
 ) -> None:
@@ -94,19 +93,27 @@ def compare(
     from dataclasses import asdict
 
     from emotest.report.comparing import compared
-    from emotest.report.terminal import table_text
-    from emotest.report.visible import visible
+    from emotest.report.comparison import comparison_html, comparison_markdown, comparison_text
 
+    _require_one(html, markdown, as_json)
     found = compared(run_folder(first, reports), run_folder(second, reports))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
+    elif html:
+        typer.echo(comparison_html(found), nl=False)
+    elif markdown:
+        typer.echo(comparison_markdown(found), nl=False)
     else:
-        typer.echo(table_text(found.rows, look()), nl=False)
-        for note in found.notes:
-            typer.echo(f"note: {visible(note)}")
-        typer.echo("every verdict is the same" if found.alike else "verdicts differ")
+        typer.echo(comparison_text(found, look()), nl=False)
     if not found.alike:
         raise typer.Exit(DIFFERENT)
+
+
+def _require_one(*views: bool) -> None:
+    if sum(views) > 1:
+        raise UsageError(
+            "more than one of --html, --markdown and --json", remedy="choose one of them"
+        )
 
 
 @baseline_app.command("save", epilog=EPILOG)

@@ -35,7 +35,9 @@ N_EXAMPLES = 5
 WIDE = 112
 """Columns from which every field has a column of its own."""
 
-_IN_ASCII = str.maketrans({OPEN: "<", CLOSE: ">", "×": "x", "⏎": "/", "⟨": "<", "⟩": ">"})
+_IN_ASCII = str.maketrans(
+    {OPEN: "<", CLOSE: ">", "×": "x", "⏎": "/", "→": "->", "⟨": "<", "⟩": ">"}
+)
 _COLOURS = {"confirmed": "green", "refuted": "red", "inconclusive": "yellow"}
 
 

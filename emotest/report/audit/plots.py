@@ -51,7 +51,7 @@ _SETTINGS: dict[str, Any] = {
     "xtick.labelsize": 9.5, "ytick.labelsize": 9.5, "legend.frameon": False,
     "hatch.linewidth": 0.6,
 }  # fmt: skip
-_STYLES = {
+STYLES = {
     "base": {"color": BASE, "marker": "o", "label": "base"},
     "tuned": {"color": TUNED, "marker": "s", "label": "tuned"},
 }
@@ -90,8 +90,8 @@ def rates(result: AuditResult) -> Plot | None:
         left, right = figure.subplots(1, 2, sharey=True)
         for side in ("base", "tuned"):
             values = [factor * (getattr(m, side) or 0.0) for m in rows]
-            left.plot(values, at, linestyle="none", markersize=6, zorder=3, **_STYLES[side])
-        ends = [[factor * (getattr(m, side) or 0.0) for m in rows] for side in _STYLES]
+            left.plot(values, at, linestyle="none", markersize=6, zorder=3, **STYLES[side])
+        ends = [[factor * (getattr(m, side) or 0.0) for m in rows] for side in STYLES]
         left.hlines(at, *ends, color=FAINT, linewidth=2)
         left.set_yticks(at, [_label(m.register or "") for m in rows])
         left.invert_yaxis()
@@ -103,14 +103,14 @@ def rates(result: AuditResult) -> Plot | None:
             right.axvspan(-margin, margin, color=FAINT, alpha=0.25, linewidth=0, zorder=0)
         right.set_xlabel("difference" + (" (points)" if factor == 100 else ""))
         _grid(left, right)
-        _legend(figure, left)
+        legend(figure, left)
 
     told = "; ".join(
         f"{m.register}: {amount(m.base, unit)} to {amount(m.tuned, unit)}, difference "
         f"{change(m.difference, unit)} ({change_interval(m.low, m.high, unit)})"
         for m in rows
     )
-    return _plot(
+    return drawn(
         "rates", f"{said(rows[0].name)}, by register".capitalize(),
         f"Left: base and tuned. Right: tuned minus base with its {rows[0].level:.0%} interval; "
         "the band is the margin.",
@@ -137,7 +137,7 @@ def came_and_went(result: AuditResult) -> Plot | None:
     def compose(figure: Figure) -> None:
         axes = figure.add_subplot()
         for at, row in enumerate(rows):
-            style = _STYLES["tuned" if row.log_odds > 0 else "base"]
+            style = STYLES["tuned" if row.log_odds > 0 else "base"]
             axes.hlines(at, row.low, row.high, color=style["color"], linewidth=2)
             axes.plot([row.log_odds], [at], marker=style["marker"], color=style["color"],
                       markersize=6)  # fmt: skip
@@ -155,7 +155,7 @@ def came_and_went(result: AuditResult) -> Plot | None:
     left = f" The {len(rows)} that changed most of {len(result.emoji)}." if (
         len(rows) < len(result.emoji)
     ) else ""  # fmt: skip
-    return _plot(
+    return drawn(
         "emoji", "Emoji that came and went",
         "Answers before → after; log-odds of the change with their intervals. An interval that "
         f"holds 0 may be chance.{left}",
@@ -181,7 +181,7 @@ def places(result: AuditResult) -> Plot | None:
             axes.set_title(name)
         grid[0].set_ylabel("P(next is an emoji)")
         grid[0].set_ylim(bottom=0)
-        _legend(figure, grid[0], title="weights")
+        legend(figure, grid[0], title="weights")
 
     told = "; ".join(
         f"{c.place}, text of {c.text}, weights of {c.weights}: "
@@ -189,7 +189,7 @@ def places(result: AuditResult) -> Plot | None:
         for c in cells
     )
     served = " A served model gives lower bounds only." if any(c.served for c in cells) else ""
-    return _plot(
+    return drawn(
         "places", "P(emoji) by place: text by weights",
         "At each place the models judge both models' texts. Between groups the text differs, "
         "within a group the weights. Whiskers reach to the upper bound." + served,
@@ -207,7 +207,7 @@ def _two_by_two(axes: Axes, cells: Sequence[PlaceProbability]) -> None:
         at = [texts.index(text) + shift for text in there]
         heights = [mine[text].probability for text in there]
         open_mass = [mine[text].open or 0.0 for text in there]
-        axes.bar(at, heights, 0.36, color=_STYLES[side]["color"], hatch=hatch, label=side)
+        axes.bar(at, heights, 0.36, color=STYLES[side]["color"], hatch=hatch, label=side)
         whiskers = [[0.0] * len(at), open_mass]
         axes.errorbar(
             at, heights, yerr=whiskers, fmt="none", color=INK, ecolor=INK, elinewidth=1, capsize=2
@@ -229,7 +229,7 @@ def positions(result: AuditResult) -> Plot | None:
         at = range(len(rows))
         for side, shift, hatch in (("base", -0.2, ""), ("tuned", 0.2, "///")):
             heights = [100 * getattr(row, side) for row in rows]
-            axes.bar([x + shift for x in at], heights, 0.38, color=_STYLES[side]["color"],
+            axes.bar([x + shift for x in at], heights, 0.38, color=STYLES[side]["color"],
                      hatch=hatch, label=side)  # fmt: skip
         first = min(row.tenth for row in rows)
         axes.set_xticks(at, [_ordinal(row.tenth - first + 1) for row in rows])
@@ -237,7 +237,7 @@ def positions(result: AuditResult) -> Plot | None:
         axes.set_ylabel("share of answers (%)")
         axes.grid(axis="y", alpha=0.5)
         axes.set_axisbelow(True)
-        _legend(figure, axes)
+        legend(figure, axes)
 
     first = min(row.tenth for row in rows)
     told = "; ".join(
@@ -245,7 +245,7 @@ def positions(result: AuditResult) -> Plot | None:
         f"{100 * row.tuned:.1f} %"
         for row in rows
     )
-    return _plot(
+    return drawn(
         "positions", "Where the first emoji stands",
         "Share of answers whose first emoji lies in this tenth of the answer.",
         told, compose, height=2.7,
@@ -285,7 +285,7 @@ def evidence(result: AuditResult) -> Plot | None:
         axes.set_ylabel("evidence, log₁₀ of e")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.5)
-        _legend(figure, axes, columns=2)
+        legend(figure, axes, columns=2)
 
     last = looks[-1]
     told = (
@@ -294,7 +294,7 @@ def evidence(result: AuditResult) -> Plot | None:
         + f"; a change is decided at {seen.threshold_change / _LOG_10:.2f}, equivalence at "
         f"{seen.threshold_within / _LOG_10:.2f} (log10 of the e-value)"
     )
-    return _plot(
+    return drawn(
         "evidence", "Evidence over prompts",
         "The largest e-value so far. A line that reaches its threshold decides, however often "
         "one looks.",
@@ -329,12 +329,12 @@ def trait_shifts(result: AuditResult) -> Plot | None:
         axes.set_xlabel("layer")
         axes.set_ylabel("moved along the direction")
         axes.grid(alpha=0.5)
-        _legend(figure, axes, columns=2)
+        legend(figure, axes, columns=2)
 
     told = "; ".join(
         f"{one.trait}: {', '.join(f'{value:+.2f}' for value in one.by_layer)}" for one in shifts
     )
-    return _plot(
+    return drawn(
         "inside-traits", "Shift along trait directions, by layer",
         "1 is as far as the base moves when it answers in character. The band is the declared "
         f"layer, {declared}.",
@@ -360,13 +360,13 @@ def changed_units(result: AuditResult) -> Plot | None:
         axes.set_ylabel("share of FFN units (%)")
         axes.grid(axis="y", alpha=0.5)
         axes.set_axisbelow(True)
-        _legend(figure, axes)
+        legend(figure, axes)
 
     told = "; ".join(
         f"layer {one.layer + 1}: {one.n_changed} of {one.n_units} changed, {one.n_large} much"
         for one in layers
     )
-    return _plot(
+    return drawn(
         "inside-units", "FFN units that changed, by layer",
         "At ends of sentences of the same texts. Both models read the same tokens, so the test "
         "sees the smallest change.",
@@ -380,12 +380,13 @@ def _grid(*all_axes: Axes) -> None:
         axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, axes: Axes, *, columns: int = 3, title: str = "") -> None:
+def legend(figure: Figure, axes: Axes, *, columns: int = 3, title: str = "") -> None:
+    """Name what the axes show, above the drawing."""
     handles, names = axes.get_legend_handles_labels()
-    drawn = figure.legend(handles, names, loc="outside upper center", ncols=columns,
-                          handletextpad=0.5, columnspacing=1.2)  # fmt: skip
+    box = figure.legend(handles, names, loc="outside upper center", ncols=columns,
+                        handletextpad=0.5, columnspacing=1.2)  # fmt: skip
     if title:
-        drawn.set_title(title)
+        box.set_title(title)
 
 
 def _label(text: str) -> str:
@@ -393,10 +394,11 @@ def _label(text: str) -> str:
     return shown if len(shown) <= LONGEST_LABEL else f"{shown[: LONGEST_LABEL - 1]}…"
 
 
-def _plot(
+def drawn(
     name: str, title: str, caption: str, alt: str, compose: Callable[[Figure], None], *,
     height: float,
 ) -> Plot:  # fmt: skip
+    """A plot `height` inches high; `compose` draws it in the colours that stand for the page's."""
     svg = svg_text(compose, inches=(WIDTH, height), ground="none", title=title, settings=_SETTINGS)
     return Plot(name, title, caption, alt, "".join(_of_the_page(svg, name)))
 

@@ -31,6 +31,13 @@ WORD_SAYS = {
 }
 """What the word of a verdict means, for whoever reads it for the first time."""
 
+SERIES_SAYS = (
+    "Each checkpoint is held against the same base and decided at the level divided by their "
+    "number, so that many raise no more false alarms than one. Each audit stops when its own "
+    "evidence suffices, so the base's share differs from row to row."
+)
+"""How the verdicts on several checkpoints belong together."""
+
 _GRAPHEME = regex.compile(r"\X")
 UNKNOWN = "not measured"
 NO_INTERVAL = "none"
