@@ -97,12 +97,38 @@ def test_what_a_suite_imports_is_in_the_reference(site: Path) -> None:
         assert any(re.search(rf"#{room}(\.\w+)*\.{name}$", link) for link in links), name
 
 
-def test_pictures_are_small_and_described() -> None:
-    """Each is used, has a text for those who cannot see it, and is below 200 kB."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for picture in (DOCS / "images").iterdir():
-        assert picture.stat().st_size < 200_000, picture.name
-        assert re.search(rf"images/{picture.name}\n:alt: \w", text), picture.name
+LARGEST_PICTURE = 200_000
+_PICTURES = re.compile(
+    r"^```\{image\} (?P<path>\S+)\n(:alt: (?P<alt>.*)\n)?"
+    r"|!\[(?P<text>[^\]]*)\]\((?P<target>[^)]+)\)",
+    re.MULTILINE,
+)
+
+
+def pictures(page: Path) -> list[tuple[Path, str]]:
+    """The pictures that a page shows, with what is told to those who cannot see them."""
+    found = _PICTURES.finditer(page.read_text(encoding="utf-8"))
+    return [(page.parent / (m["path"] or m["target"]), m["alt"] or m["text"] or "") for m in found]
+
+
+def test_every_picture_is_there_small_and_described() -> None:
+    """In pages and in the README, by a path that GitHub follows too; none lies about unused."""
+    shown = {page: pictures(page) for page in PAGES}
+    for page, found in shown.items():
+        for picture, told in found:
+            assert picture.is_file(), (page.name, picture)
+            assert picture.stat().st_size < LARGEST_PICTURE, picture.name
+            assert len(told.split()) > 3, (page.name, picture.name)
+    used = {picture.resolve() for found in shown.values() for picture, _ in found}
+    assert set((DOCS / "images").resolve().iterdir()) <= used
+
+
+def test_the_readme_shows_the_terminal_and_the_report() -> None:
+    """The terminal before the first heading, where a visitor looks first."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = readme.partition("\n## ")[0]
+    assert "](docs/images/terminal.png)" in first
+    assert "](docs/images/report-1280.png)" in readme
 
 
 # --- Python ------------------------------------------------------------------------------------
