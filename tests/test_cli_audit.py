@@ -7,6 +7,8 @@ against the other has drifted, and the drift is known.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from emotest.audit.result import Inside
 from emotest.cli import main
 from emotest.models.identity import ORGANISMS
 from emotest.report.audit import load_audit
+from tests.docs_pages import ROOT, WORKFLOWS
 
 BASE, TUNED = "organism:control", "organism:latent"
 
@@ -318,3 +322,39 @@ def test_several_checkpoints_are_a_series(emotest: Emotest, store: str) -> None:
         assert f'href="{link}"' in page.read_text()
         assert f"]({link})" in (page.parent / "series.md").read_text()
         assert (page.parent / link).is_file()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_the_commands_of_a_published_workflow_run_on_the_organisms(
+    audited: Ended, path: Path, tmp_path: Path, store: str
+) -> None:
+    """Its own lines in its own environment, all but the installing: the gate fails as it should,
+    and what the workflow uploads is there."""
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    inputs = {"base": BASE, "tuned": TUNED}
+    [job] = workflow["jobs"].values()
+    assert set(workflow[True]["workflow_dispatch"]["inputs"]) == set(inputs)  # YAML reads "on" so
+    named = {
+        name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: inputs[found[1]], text)
+        for name, text in job["env"].items()
+        if "secrets." not in text
+    }
+    runs = [step["run"] for step in job["steps"] if "run" in step]
+    gate = [text for text in runs if not text.startswith("pip install ")]
+    assert len(gate) == len(runs) - 1
+    # What a checkout has at these places, and the answers that the workflow's cache would bring.
+    for name in ("suites", "fixtures", "conftest.py", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / named["EMOTEST_STORE"]).parent.mkdir()
+    (tmp_path / named["EMOTEST_STORE"]).symlink_to(store)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(gate)], cwd=tmp_path, env={**os.environ, **named,
+        "PATH": programs}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "drift: the tuned model writes fewer emoji" in " ".join(ended.stdout.split())
+    uploads = [step["with"] for step in job["steps"] if "upload-artifact" in step.get("uses", "")]
+    kept = tmp_path / uploads[0]["path"]
+    assert (kept / "latest" / "audit" / "report.html").is_file()
+    assert 'name="verdict" value="refuted"' in (kept / "emoji-gate.xml").read_text()

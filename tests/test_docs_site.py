@@ -118,7 +118,7 @@ def test_every_picture_is_there_small_and_described() -> None:
         for picture, told in found:
             assert picture.is_file(), (page.name, picture)
             assert picture.stat().st_size < LARGEST_PICTURE, picture.name
-            assert len(told.split()) > 3, (page.name, picture.name)
+            assert len(told.split()) > 1, (page.name, picture.name)
     used = {picture.resolve() for found in shown.values() for picture, _ in found}
     assert set((DOCS / "images").resolve().iterdir()) <= used
 
