@@ -15,12 +15,13 @@ import pytest
 from safetensors.numpy import save
 
 from emotest.errors import AdapterError, ChatTemplateError, EmotestError, ModelError
-from emotest.models.chat import render_prompt
+from emotest.models.chat import encode, render_prompt
 from emotest.models.headers import tensors_in
 from emotest.models.identity import resolve
 from emotest.models.lora import peft_settings, require_sound_adapter
 from emotest.models.strangers import code_of_its_own, require_sound_model
 from emotest.models.templates import require_harmless, require_short
+from emotest.models.tokenizer_patterns import require_quick_patterns
 from emotest.study.subjects import Subject
 from tests.model_fixtures import tiny_tokenizer
 
@@ -412,3 +413,101 @@ def test_a_local_model_asks_nothing_of_the_network(
     with pytest.raises(EmotestError):  # the watch sees what does ask
         resolve(Subject.parse("nobody/no-such-model-at-all"))
     assert tried
+
+
+# --- patterns of a tokenizer --------------------------------------------------------------------
+
+CUBIC = r".*.*(?!\s|\S|\z)"
+"""Never matches, in the cube of the length: 15 s for 1,000 characters when it was tried."""
+
+
+def replacing(pattern: dict[str, str], content: str = "b") -> dict[str, Any]:
+    """A normalizer, or a decoder, that replaces what the pattern finds."""
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def splitting(pattern: str) -> dict[str, Any]:
+    """A pre-tokenizer that cuts a text at what the pattern finds."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def write_tokenizer(folder: Path, **parts: Any) -> str:
+    """A `tokenizer.json` of two tokens, one of them called like a part; its text."""
+    whole = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+        "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+        "model": {"type": "BPE", "vocab": {"a": 0, "decoder": 1}, "merges": []}, **parts,
+    }  # fmt: skip
+    text = json.dumps(whole)
+    (folder / "tokenizer.json").write_text(text)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"pre_tokenizer": splitting("(a+)+$")}, "gives up on short texts"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [splitting(CUBIC)]}},
+         "is still at work on short texts"),
+        ({"normalizer": replacing({"Regex": CUBIC})}, "is still at work on short texts"),
+        ({"decoder": replacing({"Regex": CUBIC})}, "is still at work on short texts"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [
+            replacing({"String": "a"}, "a" * 1000)] * 3}}, "needs more than 2 GiB of memory"),
+    ],
+    ids=["nested repetition", "cubic", "normalizer", "decoder", "growth"],
+)  # fmt: skip
+def test_a_pattern_that_runs_or_grows_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any], says: str
+) -> None:
+    """After the time that it is given, here less than usual, whichever part it stands in."""
+    monkeypatch.setattr("emotest.models.templates.SECONDS", 5 if "gives" in says else 2)
+    write_tokenizer(tmp_path, **parts)
+    with pytest.raises(ModelError, match=f"the tokenizer of theirs ({says})"):
+        require_quick_patterns(tmp_path, "theirs")
+
+
+def test_a_pattern_under_a_name_spelled_in_escapes_is_tried_too(tmp_path: Path) -> None:
+    """JSON can spell a letter in another way, which the library reads as the letter."""
+    text = write_tokenizer(tmp_path, pre_tokenizer=splitting("(a+)+$"))
+    (tmp_path / "tokenizer.json").write_text(text.replace("pre_token", "pre_t\\u006fken"))
+    with pytest.raises(ModelError, match="gives up on short texts"):
+        require_quick_patterns(tmp_path, "theirs")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ],
+    ids=["qwen", "o200k"],
+)
+def test_patterns_of_real_tokenizers_pass(tmp_path: Path, pattern: str) -> None:
+    """As they are published; so do folders without a tokenizer.json, and ones that are broken,
+    which the library explains."""
+    require_quick_patterns(tmp_path, "theirs")
+    write_tokenizer(tmp_path, pre_tokenizer=splitting(pattern))
+    require_quick_patterns(tmp_path, "theirs")
+    (tmp_path / "tokenizer.json").write_text('{"pre_tokenizer": {"type": "None of them"}}')
+    require_quick_patterns(tmp_path, "theirs")
+
+
+def test_patterns_are_tried_before_a_model_is_loaded(model: Path) -> None:
+    """Also where no chat template is used."""
+    from emotest.models.loading import load
+
+    write_tokenizer(model, pre_tokenizer=splitting("(a+)+$"))
+    with pytest.raises(ModelError, match="gives up on short texts"):
+        load(Subject.parse(f"{model}?template=off"))
+
+
+def test_a_tokenizer_that_breaks_on_a_text_is_an_error_with_the_text(tmp_path: Path) -> None:
+    """A panic of the library, which is no Exception to Python."""
+    from transformers import PreTrainedTokenizerFast
+
+    write_tokenizer(tmp_path, pre_tokenizer=splitting("(x+x+)+y"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ModelError, match="the tokenizer breaks on the text 'xxxx"):
+        encode(tokenizer, "x" * 60, templated=True)

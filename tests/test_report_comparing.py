@@ -50,6 +50,8 @@ def test_two_audits_differ_in_verdict_or_in_intervals_that_lie_apart() -> None:
     assert found.says == (
         "the first ends in drift, the second in unchanged; the intervals lie apart for apart."
     )
+    other_way = compared_audits(second, first)
+    assert [row.what for row in other_way.rows if row.differs] == ["verdict", "apart"]
     verdict, apart = found.rows[:2]
     assert (verdict.first, verdict.first_estimate) == ("drift", "+29.1 (+21.7 to +36.5)")
     assert (apart.second, apart.second_estimate) == ("10.0 % → 20.0 %", "+10.0 (+16.0 to +25.0)")

@@ -87,11 +87,21 @@ def render_exchange(
 def encode(tokenizer: Any, text: str, *, templated: bool) -> Encoded:
     """Token ids and offsets of a rendered text.
 
-    A template writes its own beginning-of-sequence token; plain text gets the tokenizer's.
+    A template writes its own beginning-of-sequence token; plain text gets the tokenizer's. Raises
+    `ModelError` where a pattern of the tokenizer gives up on the text.
     """
-    encoding = tokenizer(
-        text, add_special_tokens=not templated, return_offsets_mapping=True, verbose=False
-    )
+    try:
+        encoding = tokenizer(
+            text, add_special_tokens=not templated, return_offsets_mapping=True, verbose=False
+        )
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise  # a panic of a Rust library is no Exception to Python
+        why = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"the tokenizer breaks on the text {text[:60]!r}: {why}",
+            remedy="use the tokenizer.json of the model's own publisher",
+        ) from error
     return Encoded(
         tuple(encoding["input_ids"]), tuple((a, b) for a, b in encoding["offset_mapping"])
     )

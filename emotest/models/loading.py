@@ -32,6 +32,7 @@ from emotest.models.identity import (
 )
 from emotest.models.strangers import require_sound_model
 from emotest.models.templates import require_harmless
+from emotest.models.tokenizer_patterns import require_quick_patterns
 from emotest.study.subjects import Subject
 
 DENSE_LIMIT = 50_000_000
@@ -119,6 +120,7 @@ def load(
 def _require_no_harm(folder: Path, identity: Identity) -> None:
     """Look at a stranger's files, which may have changed since they were pinned or just come."""
     require_sound_model(folder)
+    require_quick_patterns(folder, identity.subject)
     template = chat_template_text(folder) if identity.templated else None
     if template:
         require_harmless(template, {"bos_token": "<s>", "eos_token": "</s>"}, identity.subject)

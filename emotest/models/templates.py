@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, Literal
 
 from emotest.errors import ChatTemplateError, EmotestError
 
@@ -39,33 +40,45 @@ def require_harmless(template: str, marks: Mapping[str, str], whose: str) -> Non
 
     `ChatTemplateError` says whose it is and what it did. About a tenth of a second.
     """
-    asked = {"template": template, "marks": dict(marks), "n_bytes": TRIAL_BYTES, "seconds": SECONDS}
+    told = tried(_TRIAL, {"template": template, "marks": dict(marks)}, n_bytes=TRIAL_BYTES)
+    if told == "time":
+        raise endless(whose)
+    if told == "memory":
+        raise ChatTemplateError(
+            f"the chat template of {whose} needs more than {TRIAL_BYTES // 2**20} MiB of memory "
+            "for a short question, or breaks the process that renders it",
+            remedy=_REMEDY,
+        )
+    if "error" in told:
+        raise ChatTemplateError(
+            f"the chat template of {whose} cannot be read: {told['error']}", remedy=_REMEDY
+        )
+    require_short(told["longest"], whose)
+
+
+def tried(
+    trial: Path, asked: Mapping[str, Any], *, n_bytes: int
+) -> dict[str, Any] | Literal["time", "memory"]:
+    """What a program says that may fail, or what it ran out of: `SECONDS`, or so many bytes.
+
+    It gets `asked` and its limits as JSON, keeps to them, and answers in JSON.
+    """
+    limits = {"n_bytes": n_bytes, "seconds": SECONDS}
     try:
-        trial = subprocess.run(
-            [sys.executable, "-P", str(_TRIAL)],
-            input=json.dumps(asked),
+        ended = subprocess.run(
+            [sys.executable, "-P", str(trial)],
+            input=json.dumps({**asked, **limits}),
             capture_output=True,
             text=True,
             timeout=SECONDS + _TO_START,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise endless(whose) from None
-    if trial.returncode == 0:
-        told = json.loads(trial.stdout)
-        if "error" in told:
-            raise ChatTemplateError(
-                f"the chat template of {whose} cannot be read: {told['error']}", remedy=_REMEDY
-            )
-        require_short(told["longest"], whose)
-    elif trial.returncode in (-_signal("SIGXCPU"), -_signal("SIGKILL")):
-        raise endless(whose)
-    else:
-        raise ChatTemplateError(
-            f"the chat template of {whose} needs more than {TRIAL_BYTES // 2**20} MiB of memory "
-            "for a short question, or breaks the process that renders it",
-            remedy=_REMEDY,
-        )
+        return "time"
+    if ended.returncode == 0:
+        told: dict[str, Any] = json.loads(ended.stdout)
+        return told
+    return "time" if ended.returncode in (-_signal("SIGXCPU"), -_signal("SIGKILL")) else "memory"
 
 
 def require_short(n_characters: int, whose: str) -> None:
