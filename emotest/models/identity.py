@@ -24,6 +24,7 @@ from emotest.errors import (
     OrganismError,
     UsageError,
 )
+from emotest.models.hub import pinned
 from emotest.models.lora import ADAPTER_FILES, WEIGHTS, require_smaller, require_sound_adapter
 from emotest.models.strangers import (
     LARGEST_TEMPLATE,
@@ -132,7 +133,7 @@ def resolve(
             remedy="name a Hub id, a folder or an organism where weights are needed",
         )
     if subject.kind == "hub":
-        folder, commit = _hub_snapshot(subject.name, subject.revision)
+        folder, commit = pinned(subject.name, subject.revision)
         weights = f"{subject.name}@{commit}"
         if any(folder.glob("*.safetensors")):
             require_safe(folder, MODEL_FILES)
@@ -178,7 +179,7 @@ def resolve_adapter(
         digest = folder_digest(local, ADAPTER_FILES, {} if known is None else known)
         return AdapterIdentity(source, f"sha256:{digest}", str(local))
     name, _, revision = source.partition("@")
-    folder, commit = _hub_snapshot(name, revision or None, WEIGHTS)
+    folder, commit = pinned(name, revision or None, ADAPTER_FILES, WEIGHTS)
     require_sound_adapter(folder)
     return AdapterIdentity(source, f"{name}@{commit}", str(folder))
 
@@ -225,38 +226,6 @@ def _folder(name: str) -> Path:
             remedy="point to a folder that save_pretrained wrote, with config.json in it",
         )
     return folder
-
-
-def _hub_snapshot(repo: str, revision: str | None, marker: str = "config.json") -> tuple[Path, str]:
-    """The local snapshot of a Hub repository and its commit; the cache answers first.
-
-    What the cache holds is taken without asking the Hub, so that a run without network, and a
-    second run on the same machine, see the same model. Otherwise the small files are fetched, and
-    `marker`, whose presence shows that they are here.
-    """
-    # Imported here: half a second that organisms and folders do not need.
-    import huggingface_hub as hub
-
-    try:
-        cached = hub.try_to_load_from_cache(repo, marker, revision=revision)
-        if isinstance(cached, str):
-            folder = Path(cached).parent
-            return folder, folder.name
-        info = hub.HfApi().model_info(repo, revision=revision)
-        folder = Path(
-            hub.snapshot_download(
-                repo, revision=info.sha, allow_patterns=["*.json", "*.jinja", marker]
-            )
-        )
-        return folder, str(info.sha)
-    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
-        at = f" at revision {revision}" if revision else ""
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelNotFoundError(
-            f"{repo}{at} is neither in the local Hub cache nor to be had from the Hub: {reason}",
-            remedy="check the name and the network, log in for a gated model (hf auth login), "
-            "or point to a folder",
-        ) from error
 
 
 def chat_template_text(folder: Path) -> str | None:

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emotest.errors import ChatTemplateError, EmotestError, ModelError, ModelNotFoundError
+from emotest.errors import ChatTemplateError, EmotestError, ModelError
 from emotest.models.chat import end_of_turn
+from emotest.models.hub import whole
 from emotest.models.identity import (
     Dtype,
     Identity,
@@ -129,18 +130,8 @@ def _require_no_harm(folder: Path, identity: Identity) -> None:
 def _complete_folder(identity: Identity) -> Path:
     if identity.kind != "hub":
         return Path(str(identity.folder))
-    import huggingface_hub as hub
-
     repo, _, commit = identity.weights.partition("@")
-    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt"]
-    try:
-        folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns))
-    except Exception as error:  # the Hub's errors, and those of its HTTP library, which is its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelNotFoundError(
-            f"the weights of {repo} at {commit} cannot be fetched: {reason}",
-            remedy="check the network and the space on disk, or point to a folder",
-        ) from error
+    folder = whole(repo, commit, Path(str(identity.folder)))
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{repo} at {commit} offers no safetensors here (a pickle can run code)",

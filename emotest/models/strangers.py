@@ -31,7 +31,7 @@ LARGEST_TEMPLATE = 2**20
 DEEPEST = 32
 """Levels of nesting of a JSON file of settings."""
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MOST_LAYERS = 2_000
 MOST_EXPERTS = 10_000
 LARGEST_DIMENSION = 2**27
@@ -41,8 +41,9 @@ PACKED = 8
 _READ = ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt")
 """What is read of a folder; README and training state are not."""
 
-_LARGEST = {".json": LARGEST_TOKENIZER, ".jinja": LARGEST_TEMPLATE, ".model": LARGEST_TOKENIZER,
-            ".txt": LARGEST_TOKENIZER}  # fmt: skip
+LARGEST = {".json": LARGEST_TOKENIZER, ".jinja": LARGEST_TEMPLATE, ".model": LARGEST_TOKENIZER,
+           ".txt": LARGEST_TOKENIZER}  # fmt: skip
+"""Bytes of a file of any real model, by its ending; weights have no limit but the disk's."""
 
 _LAYERS = re.compile(r"(num_)?(n_|hidden_|encoder_|decoder_)*layers?|num_hidden_layers")
 _WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
@@ -145,7 +146,7 @@ def require_inside(folder: Path, *, kind: type[ModelError] = ModelError) -> None
             )
         if not stat.S_ISREG(status.st_mode):
             raise kind(f"{path} is no regular file", remedy="take it out of the folder")
-        largest = _LARGEST.get(path.suffix)
+        largest = LARGEST.get(path.suffix)
         if largest is not None and status.st_size > largest:
             raise kind(
                 f"{path} has {status.st_size:,} bytes, more than the {largest:,} of any real one",
@@ -195,9 +196,28 @@ def _deeper_than(value: Any, limit: int) -> bool:
 
 def _weights(folder: Path, *, whole: bool) -> list[Path]:
     """The files that transformers would read the weights from; [] where they are not here yet."""
-    single, index = folder / "model.safetensors", folder / INDEX
-    if single.is_file() or not index.is_file():
-        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    names = named_weights(folder)
+    if names is None:
+        return sorted(folder.glob("*.safetensors"))
+    files = [folder / name for name in names]
+    lacking = [file.name for file in files if not file.is_file()]
+    if lacking and not whole:
+        return []
+    if lacking:
+        raise ModelError(
+            f"{folder} lacks {len(lacking)} of {len(files)} files of weights, first {lacking[0]}",
+            remedy="download the model whole",
+        )
+    return files
+
+
+def named_weights(folder: Path) -> list[str] | None:
+    """The names of a model's files of weights, here or not; None where nothing tells them."""
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file():
+        return [single.name]
+    if not index.is_file():
+        return None
     places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} holds no weight_map", remedy=_AGAIN)
@@ -210,16 +230,7 @@ def _weights(folder: Path, *, whole: bool) -> list[Path]:
                 remedy="fetch the model again from a source that you trust",
             )
         names.add(name)
-    files = [folder / name for name in sorted(names)]
-    lacking = [file.name for file in files if not file.is_file()]
-    if lacking and not whole:
-        return []
-    if lacking:
-        raise ModelError(
-            f"{folder} lacks {len(lacking)} of {len(files)} files of weights, first {lacking[0]}",
-            remedy="download the model whole",
-        )
-    return files
+    return sorted(names)
 
 
 def _plain(name: object) -> bool:
