@@ -25,6 +25,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 PROCESSES = 2
 """As many as the smallest machine that runs these tests has cores."""
 
+WORKER = "PYTEST_XDIST_WORKER"
+"""What pytest-xdist sets in the environment of its processes."""
+
 _RUNS = pytest.StashKey[Runs]()
 
 
@@ -35,7 +38,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Whoever names files or tests, a number of processes or a debugger gets what they ask for.
     """
     option = config.option
-    whole = config.args_source is config.ArgsSource.TESTPATHS
+    # A process of a distributed session runs this too, and would distribute again, without end.
+    whole = config.args_source is config.ArgsSource.TESTPATHS and WORKER not in os.environ
     some = option.keyword or option.markexpr or option.collectonly or option.usepdb
     if whole and not some and getattr(option, "numprocesses", 0) is None:
         option.numprocesses, option.dist = PROCESSES, "loadfile"
