@@ -128,6 +128,14 @@ def test_an_audit_goes_on_from_what_was_asked(audited: Ended, emotest: Emotest, 
     compared = emotest("compare", "reports/latest", "again/latest")
     assert compared.code == 0
     assert "every verdict is the same" in compared.out
+    page = emotest("compare", "reports/latest", "again/latest", "--html")
+    assert page.code == 0
+    assert page.out.startswith("<!doctype html>")
+    told = emotest("compare", "reports/latest", "again/latest", "--markdown")
+    assert told.out.startswith("## Every verdict is the same\n\n**both end in drift; no intervals")
+    assert json.loads(emotest("compare", "reports/latest", "again/latest", "--json").out)["alike"]
+    both = emotest("compare", "reports/latest", "again/latest", "--html", "--json")
+    assert (both.code, "choose one of them" in both.err) == (2, True)
 
 
 def test_a_baseline_stands_in_for_the_base(audited: Ended, emotest: Emotest, store: str) -> None:

@@ -216,8 +216,8 @@ def require_known(arguments: list[str], options: set[str]) -> None:
 
 
 def check(command: str, options: set[str]) -> None:
-    """One command line: emotest's or pytest's."""
-    program, *arguments = shlex.split(command, comments=True)
+    """One command line, emotest's or pytest's, up to where its output goes."""
+    program, *arguments = shlex.split(command.partition(" > ")[0], comments=True)
     if program == "emotest":
         require_understood(arguments)
     else:
