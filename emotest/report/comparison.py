@@ -73,7 +73,7 @@ def comparison_markdown(found: Compared) -> str:
         ),
         "\n".join(f"- {markdown_text(note)}" for note in found.notes),
         _markdown_rows("What differs", [row for row in found.rows if row.differs]),
-        _markdown_rows("What does not", [row for row in found.rows if not row.differs]),
+        _markdown_rows("What does not differ", [row for row in found.rows if not row.differs]),
         f"{HEAD[found.kind]} {NO_TEST}",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -100,6 +100,6 @@ def comparison_html(found: Compared) -> str:
         no_test=NO_TEST,
         parts={
             "What differs": [row for row in found.rows if row.differs],
-            "What does not": [row for row in found.rows if not row.differs],
+            "What does not differ": [row for row in found.rows if not row.differs],
         },
     )
