@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -40,24 +40,31 @@ class AuditedModel:
 
 
 @dataclass(frozen=True)
-class AuditAnswersRequest(Request):
+class AuditedRequest(Request):
+    """Something that one model of an audit is asked. Texts are part of it and the model is there
+    already, so it stands on no other artefact."""
+
+    model: AuditedModel
+    role: str = field(default="model", kw_only=True)
+    """base or tuned: what a person calls the model; no part of the identity."""
+
+    @property
+    def needs(self) -> tuple[Request, ...]:
+        """Nothing."""
+        return ()
+
+
+@dataclass(frozen=True)
+class AuditAnswersRequest(AuditedRequest):
     """Answers of one model to a batch of prompts, `n_samples` each."""
 
     kind: ClassVar[str] = "audited"
     plural: ClassVar[str] = "batches of answers"
 
-    model: AuditedModel
     prompts: tuple[Prompt, ...]
     decoding: Decoding
     n_samples: int
     sampling_seed: int
-    role: str = "model"
-    """base or tuned: what a person calls the model; no part of the identity."""
-
-    @property
-    def needs(self) -> tuple[Request, ...]:
-        """Nothing: the model is there already."""
-        return ()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -98,20 +105,13 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class SpotsRequest(Request):
+class SpotsRequest(AuditedRequest):
     """P(next visible grapheme is an emoji) at each spot, by one model."""
 
     kind: ClassVar[str] = "audited-probabilities"
     plural: ClassVar[str] = "sets of probabilities"
 
-    model: AuditedModel
     spots: tuple[Spot, ...]
-    role: str = "model"
-
-    @property
-    def needs(self) -> tuple[Request, ...]:
-        """Nothing: the texts are part of the request."""
-        return ()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from emotest.artefacts.audit import AuditedModel
-from emotest.artefacts.request import Request
+from emotest.artefacts.audit import AuditedRequest
 from emotest.artefacts.study import TOKENS_OF_A_TEXT
 from emotest.study.personality import Trait
 from emotest.study.recipes import library_versions
@@ -32,20 +31,11 @@ MASSIVE_FILE = "massive.json"
 
 
 @dataclass(frozen=True)
-class AnatomyRequest(Request):
+class AnatomyRequest(AuditedRequest):
     """Layers, width and FFN units of a model, or why they cannot be told."""
 
     kind: ClassVar[str] = "audited-anatomy"
     plural: ClassVar[str] = "shapes of models"
-
-    model: AuditedModel
-    role: str = "model"
-    """base or tuned: what a person calls the model; no part of the identity."""
-
-    @property
-    def needs(self) -> tuple[Request, ...]:
-        """Nothing: the model is there already."""
-        return ()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -80,22 +70,15 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class ContrastsRequest(Request):
+class ContrastsRequest(AuditedRequest):
     """How far the states of a model lie apart, trait by trait, when it answers in character."""
 
     kind: ClassVar[str] = "audited-directions"
     plural: ClassVar[str] = "sets of trait directions"
 
-    model: AuditedModel
     contrasts: tuple[Contrast, ...]
     layer: int
     """The layer in which differences are kept prompt by prompt; means are kept in all."""
-    role: str = "model"
-
-    @property
-    def needs(self) -> tuple[Request, ...]:
-        """Nothing: the texts are part of the request."""
-        return ()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -131,7 +114,7 @@ class InsideText:
 
 
 @dataclass(frozen=True)
-class ReadingRequest(Request):
+class ReadingRequest(AuditedRequest):
     """States and FFN units of one model while it reads given texts, by prompt.
 
     Texts of one prompt (by its id) are averaged; prompts keep the order in which they first come.
@@ -140,14 +123,7 @@ class ReadingRequest(Request):
     kind: ClassVar[str] = "audited-reading"
     plural: ClassVar[str] = "readings"
 
-    model: AuditedModel
     texts: tuple[InsideText, ...]
-    role: str = "model"
-
-    @property
-    def needs(self) -> tuple[Request, ...]:
-        """Nothing: the texts are part of the request."""
-        return ()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:

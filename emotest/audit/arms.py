@@ -125,7 +125,7 @@ class LocalArm:
             asking.decoding,
             asking.n_samples,
             asking.sampling_seed,
-            self.role,
+            role=self.role,
         )
         rows = self._made(request).read_jsonl(ANSWERS_FILE)
         found: dict[str, list[tuple[str, bool]]] = {prompt.id: [] for prompt in prompts}
@@ -135,19 +135,19 @@ class LocalArm:
 
     def probabilities(self, spots: Sequence[Spot]) -> Probabilities:
         """Exact over the tokenizer, with what was left open."""
-        request = SpotsRequest(self.model.asked(), tuple(spots), self.role)
+        request = SpotsRequest(self.model.asked(), tuple(spots), role=self.role)
         arrays = self._made(request).read_arrays(PROBABILITIES_FILE)
         return Probabilities(arrays["probability"], arrays["bound"])
 
     def anatomy(self) -> Mapping[str, Any]:
         """`n_layers`, `hidden_size`, `n_neurons`; or `lacking`, why they cannot be told."""
-        request = AnatomyRequest(self.model.asked(), self.role)
+        request = AnatomyRequest(self.model.asked(), role=self.role)
         found: dict[str, Any] = self._made(request).read_json(ANATOMY_FILE)
         return found
 
     def contrasts(self, contrasts: Sequence[Contrast], layer: int) -> Mapping[str, Arrays]:
         """By trait what `ContrastsRequest` leaves: `vectors` and `differences`."""
-        request = ContrastsRequest(self.model.asked(), tuple(contrasts), layer, self.role)
+        request = ContrastsRequest(self.model.asked(), tuple(contrasts), layer, role=self.role)
         arrays = self._made(request).read_arrays(DIRECTIONS_FILE)
         return {
             one.trait: {name: arrays[f"{one.trait} {name}"] for name in ("vectors", "differences")}
@@ -156,7 +156,7 @@ class LocalArm:
 
     def reading(self, texts: Sequence[InsideText]) -> tuple[Arrays, list[dict[str, Any]]]:
         """What `ReadingRequest` leaves: its arrays, and what is massive in the model."""
-        entry = self._made(ReadingRequest(self.model.asked(), tuple(texts), self.role))
+        entry = self._made(ReadingRequest(self.model.asked(), tuple(texts), role=self.role))
         massive: list[dict[str, Any]] = entry.read_json(MASSIVE_FILE)
         return entry.read_arrays(READING_FILE), massive
 
