@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotest.errors import ModelError
-from emotest.models.templates import SECONDS, endless, require_short, within
+from emotest.models.templates import endless, require_short, within
+from emotest.models.trials import SECONDS
 
 _STAND_IN = "\ue000answer\ue000"
 """Stands where an answer will be; private-use characters that no question holds."""

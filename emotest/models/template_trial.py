@@ -1,9 +1,8 @@
 """A chat template tried alone, in a process that may fail: it reads one from standard input.
 
-Run by its path, by `templates`; never imported by emotest, and imports nothing of it. It limits
-its own memory and time, renders a few conversations in Jinja's sandbox, the same that
-transformers uses, and says how long the longest text was. A template that runs out of memory or
-time ends this process and nothing else.
+Run by its path, by `templates`; never imported by emotest, and imports nothing of it. It renders a
+few conversations in Jinja's sandbox, the same that transformers uses, and says how long the longest
+text was. A template that runs out of memory or time ends this process and nothing else.
 """
 
 from __future__ import annotations
@@ -35,16 +34,6 @@ class Generation(Extension):
         return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
 
 
-def limited(n_bytes: int, seconds: int) -> None:
-    """Limit memory and time of this process, where the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows: whoever started this process watches the time
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-
-
 def longest(template: str, marks: dict[str, Any]) -> int:
     """Characters of the longest text; what the template itself refuses counts as none."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -74,9 +63,8 @@ def _refused(message: str) -> None:
 
 
 def main() -> None:
-    """`{"template", "marks", "n_bytes", "seconds"}` in, `{"longest"}` or `{"error"}` out."""
+    """`{"template", "marks"}` in, `{"longest"}` or `{"error"}` out."""
     asked = json.load(sys.stdin)
-    limited(asked["n_bytes"], asked["seconds"])
     try:
         told: dict[str, Any] = {"longest": longest(asked["template"], asked["marks"])}
     except (jinja2.TemplateError, RecursionError, ValueError, OverflowError) as error:

@@ -7,28 +7,21 @@ by its length (`require_short`). Knows Jinja's sandbox by `template_trial` alone
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
 
 from emotest.errors import ChatTemplateError, EmotestError
-
-SECONDS = 5
-"""For a trial, and for each rendering; a real template takes a thousandth of a second."""
+from emotest.models.trials import SECONDS, tried
 
 TRIAL_BYTES = 512 * 2**20
 LONGEST_RENDERED = 2_000_000
 """Characters of a rendered conversation: ten times the longest prompt with its history."""
 
 _TRIAL = Path(__file__).with_name("template_trial.py")
-_TO_START = 20.0
 _REMEDY = (
     "use the template of the model's own publisher, mend chat_template.jinja, or ask in plain "
     "text with the option ?template=off"
@@ -54,31 +47,6 @@ def require_harmless(template: str, marks: Mapping[str, str], whose: str) -> Non
             f"the chat template of {whose} cannot be read: {told['error']}", remedy=_REMEDY
         )
     require_short(told["longest"], whose)
-
-
-def tried(
-    trial: Path, asked: Mapping[str, Any], *, n_bytes: int
-) -> dict[str, Any] | Literal["time", "memory"]:
-    """What a program says that may fail, or what it ran out of: `SECONDS`, or so many bytes.
-
-    It gets `asked` and its limits as JSON, keeps to them, and answers in JSON.
-    """
-    limits = {"n_bytes": n_bytes, "seconds": SECONDS}
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-P", str(trial)],
-            input=json.dumps({**asked, **limits}),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS + _TO_START,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "time"
-    if ended.returncode == 0:
-        told: dict[str, Any] = json.loads(ended.stdout)
-        return told
-    return "time" if ended.returncode in (-_signal("SIGXCPU"), -_signal("SIGKILL")) else "memory"
 
 
 def require_short(n_characters: int, whose: str) -> None:
@@ -120,8 +88,3 @@ def endless(whose: str) -> ChatTemplateError:
         f"the chat template of {whose} is still running after {SECONDS} s",
         remedy=_REMEDY,
     )
-
-
-def _signal(name: str) -> int:
-    """The number of a signal; one that no process ends by where the system has none such."""
-    return int(getattr(signal, name, 0)) or -1_000_000

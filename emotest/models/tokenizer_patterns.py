@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emotest.errors import ModelError
-from emotest.models.templates import SECONDS, tried
+from emotest.models.trials import SECONDS, tried
 
 TRIAL_BYTES = 2 * 2**30
 """The library alone takes half of it as addresses, if not as memory."""
