@@ -7,6 +7,7 @@ every report. Shares lie between 0 and 1; differences are tuned minus base; inte
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, dataclass_transform
@@ -28,6 +29,13 @@ EXIT_CODES: dict[Word, int] = {
     "inconclusive": 3,
 }
 """What the command ends with; 2 and 4 are for usage and for models that could not be run."""
+
+_GRAVEST: tuple[Word, ...] = ("drift", "inconclusive", "changed within tolerance", "unchanged")
+
+
+def gravest(words: Iterable[Word]) -> Word:
+    """Of several verdicts, at least one, the one whose exit code a command ends with."""
+    return min(words, key=_GRAVEST.index)
 
 
 Kind = TypeVar("Kind")

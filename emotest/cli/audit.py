@@ -94,6 +94,7 @@ def audit(
     """
     from emotest.audit.checkpoints import expanded, require_distinct
     from emotest.audit.planning import AuditPlan
+    from emotest.audit.result import EXIT_CODES, gravest
     from emotest.report.audit import summary_text
     from emotest.report.audit.carrying_out import carry_out
     from emotest.report.audit.gate import tell_github
@@ -134,7 +135,7 @@ def audit(
         tell_github(one.result, one.pairs)
     if len(audits) > 1:
         _tell_series(audits, series, None if no_report else reports)
-    raise typer.Exit(worst([one.result.verdict.exit_code for one in audits]))
+    raise typer.Exit(EXIT_CODES[gravest(one.result.verdict.word for one in audits)])
 
 
 def _usual_decoding(base: str | None) -> str:
@@ -159,8 +160,3 @@ def _tell_series(audits: list[Finished], series: list[str], reports: Path | None
     if reports is not None:
         page = write_series(found, reports, f"{run_name(series[0])}-series")
         typer.echo(f"series: {page}")
-
-
-def worst(codes: list[int]) -> int:
-    """One exit code for several audits: drift before inconclusive before unchanged."""
-    return next((code for code in (1, 3) if code in codes), 0)

@@ -161,11 +161,14 @@ def _difference(measure: Measure | None) -> str:
 
 def _apart(first: Measure | None, second: Measure | None) -> bool:
     """Whether the intervals of the two differences have no value in common."""
-    if first is None or second is None:
-        return False
-    if None in (first.low, first.high, second.low, second.high):
-        return False
-    return first.low > second.high or second.low > first.high  # type: ignore[operator]
+    one, other = _interval(first), _interval(second)
+    return bool(one and other and (one[0] > other[1] or other[0] > one[1]))
+
+
+def _interval(measure: Measure | None) -> tuple[float, float] | None:
+    if measure is None or measure.low is None or measure.high is None:
+        return None
+    return measure.low, measure.high
 
 
 def _of(result: AuditResult, what: str) -> str:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotest.audit.measuring import by_prompt, has_emoji
-from emotest.audit.result import EXIT_CODES, Word
+from emotest.audit.result import EXIT_CODES, Word, gravest
 from emotest.report.audit.carrying_out import Finished
 from emotest.report.audit.wording import amount, change, change_interval
-
-_GRAVEST: tuple[Word, ...] = ("drift", "inconclusive", "changed within tolerance", "unchanged")
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Series:
     @property
     def word(self) -> Word:
         """The gravest verdict of them all, which the exit code follows."""
-        return next(word for word in _GRAVEST if any(one.word == word for one in self.points))
+        return gravest(one.word for one in self.points)
 
     @property
     def exit_code(self) -> int:
