@@ -88,11 +88,12 @@ class AuditPlan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}", remedy="use a whole number from 1 on")
-        for name in (self.decoding, *(name for name in self.other_decodings if name != ALL)):
-            if name not in DECODINGS:
+        named = [(self.decoding, ()), *((name, (ALL,)) for name in self.other_decodings)]
+        for name, besides in named:
+            if name not in (*DECODINGS, *besides):
                 raise UsageError(
                     f"there is no decoding {name!r}",
-                    remedy=f"choose among {', '.join(DECODINGS)}",
+                    remedy=f"choose among {', '.join((*DECODINGS, *besides))}",
                 )
         if self.marker:
             require_marker(self.marker)
