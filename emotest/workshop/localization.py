@@ -1,8 +1,9 @@
 """How C8 is measured: P(emoji) with units silenced or written, for a selection and its controls.
 
-Takes a bench, a request and an empty folder; fills the folder. Every single measurement is kept at
-once, so that a killed run goes on where it was. Which units are selected is the matter of
-`artefacts.localization`; what the numbers say that of the statistics.
+Takes a bench, a request and an empty folder; fills the folder. Every measurement is kept at once,
+of random sets and directions those that run side by side, so that a killed run goes on where it
+was. Which units are selected is the matter of `artefacts.localization`; what the numbers say that
+of the statistics.
 
 The same is asked hundreds of times, so paths of P(emoji) end earlier than for C5: what is given is
 the middle of what it can be, and beside it how much was left open. On the organisms the middle lies
