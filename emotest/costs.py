@@ -54,6 +54,11 @@ def cost(request: Request, n_parameters: int | None) -> Cost | None:
     return Cost(_operations_over_rate(request, n_parameters, rates), memory)
 
 
+def weight(request: Request) -> float:
+    """How long a request takes beside others of the same base; only ratios have a meaning."""
+    return _operations_over_rate(request, 1, _ON_CPU)
+
+
 def _operations_over_rate(request: Request, n_parameters: int, rates: _Rates) -> float:
     if isinstance(request, Training):
         return 6 * n_parameters * request.tokens / rates.training

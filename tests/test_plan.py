@@ -20,6 +20,7 @@ from emotest.artefacts import (
 from emotest.costs import cost
 from emotest.errors import DataError, EmojiInDataError, UsageError
 from emotest.plan import DECODINGS, LISTS_PER_REQUEST, SIZES, Need, Seeds, Study, four_cells
+from emotest.plan.directions import monitored
 from emotest.report.plan_table import plan_rows
 from emotest.study.opinions import Opinion, OpinionSet
 from emotest.study.personality import (
@@ -232,6 +233,19 @@ def test_a_plan_says_what_is_there_and_what_the_rest_takes() -> None:
     assert [row["in the store"] for row in rows[:2]] == ["yes", "no"]
     assert rows[-1]["in the store"] == f"1 of {len(plan)}"
     assert plan_rows(plan, plan, None)[-1]["time"] == "unknown"
+
+
+def test_a_plan_counts_once_what_is_trained_once() -> None:
+    """An adapter that its watched training leaves takes no time of its own, unless that training
+    is there already."""
+    in_character = {(Trait.EXTRAVERSION, pole): f"You are {pole}." for pole in Pole}
+    here = replace(_study(), system_prompts=in_character)
+    watched = monitored(here, Trait.EXTRAVERSION)[0]
+    pair = [watched.adapter, watched]
+    together, alone = plan_rows(pair, pair, 4_000_000), plan_rows(pair, pair[:1], 4_000_000)
+    assert together[0]["time"] == "by the way"
+    assert together[-1]["time"] == together[1]["time"]
+    assert alone[0]["time"] == alone[-1]["time"] != "by the way"
 
 
 @given(st.integers(1, 10**10))

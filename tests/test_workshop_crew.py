@@ -126,10 +126,13 @@ def test_a_row_that_cannot_be_trained_ends_the_work_with_its_message(
 ) -> None:
     """The worker's error arrives as it is, naming the row; what was finished stays."""
     bad = (*ROWS, TuningRow("Why?", "", origin="opinions.csv:14"))
-    requests = [answers(base, None), adapter(base, 0, bad)]
+    # Longest first: the good adapter, behind which answers wait, then the bad one, then answers.
+    good = adapter(base, 1)
+    requests = [answers(base, good), adapter(base, 0, bad)]
     with pytest.raises(TrainingError, match=r"opinions\.csv:14.*no token to learn"):
         Workshop(base, Store(tmp_path), workers=1).make(requests, lambda message: None)
-    assert Workshop(base, Store(tmp_path)).missing(requests) == (requests[1],)
+    assert Store(tmp_path).get(good.key) is not None
+    assert Workshop(base, Store(tmp_path)).missing(requests) == tuple(requests)
 
 
 def test_a_dead_adapter_is_an_error_and_never_a_result(base: str, tmp_path: Path) -> None:
@@ -196,7 +199,10 @@ def test_an_interrupted_run_leaves_no_worker_behind(
     def interrupt(message: Progress) -> None:
         if message.state == "working":
             if deaf:
-                os.kill(processes[0].pid or 0, signal.SIGSTOP)
+                pid = processes[0].pid or 0
+                os.kill(pid, signal.SIGSTOP)
+                # Of two signals that wait the lower number comes first, and that is SIGTERM.
+                os.waitid(os.P_PID, pid, os.WSTOPPED)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -42,6 +42,7 @@ from emotest.study.records import (
     rows_digest,
 )
 from emotest.workshop.bench import Bench
+from emotest.workshop.crew import Workshop
 from emotest.workshop.directions import (
     log_likelihoods,
     make_direction,
@@ -49,6 +50,7 @@ from emotest.workshop.directions import (
     scorer_of,
 )
 from emotest.workshop.making import carry_out
+from emotest.workshop.progress import Progress
 from tests.model_fixtures import QUESTIONS, save_model
 from tests.test_mechanisms_directions import AGAINST, FOR, LAYER, cosine, planted_model
 
@@ -293,6 +295,34 @@ def test_watching_leaves_the_training_as_it_is(
         for dose in DOSES
     }
     assert len(states) == len(DOSES)
+
+
+def test_a_watched_training_leaves_its_adapter_and_a_steered_one_none(
+    bench: Bench, adapter: AdapterRequest, monitored: MonitoredRequest, tmp_path: Path
+) -> None:
+    """In a store that lacks the adapter a workshop asked for both trains once: every file of the
+    adapter's entry is, byte for byte, that of one trained by itself, and both are told as done.
+    Steered against the drift it is another adapter, and is not stored as the one of the recipe."""
+    direction = monitored.direction
+    here = Bench(str(bench.subject), Store(tmp_path))
+    for request in (direction.positive, direction.negative):
+        written(here, request, [answer.text for answer in bench.answers(request)])
+    told: list[Progress] = []
+    both = [adapter, monitored]
+    steered = replace(monitored, prevent=2.0)
+    workshop = Workshop(str(bench.subject), here.store)
+    workshop.make([steered], told.append)
+    assert workshop.missing(both) == (adapter, monitored)
+    workshop.make(both, told.append)
+    done = [message.title for message in told if message.state == "done"]
+    assert done == [direction.title, steered.title, monitored.title, adapter.title]
+    assert not any(message.title == adapter.title for message in told if message.state != "done")
+    files = [
+        {file.name: file.sha256 for file in one.entry(adapter).manifest.files}
+        for one in (bench, here)
+    ]
+    assert files[0] == files[1]
+    assert "training.json" in files[0]
 
 
 def test_the_monitor_tells_shift_and_probability(

@@ -181,7 +181,7 @@ class Steered(Intervention):
 
 @dataclass(frozen=True)
 class MonitoredRequest(Training):
-    """An adapter's training once more, by its own recipe and rows, while it is watched.
+    """The training of an adapter, by its own recipe and rows, while it is watched.
 
     Left are the adapter after each of `DOSES`, and on the way, some eight times, how far the
     ends of `prompts` have moved along the direction and how probable an emoji is behind the
@@ -203,6 +203,11 @@ class MonitoredRequest(Training):
     def needs(self) -> tuple[Request, ...]:
         """The direction; the adapter is trained here and not read."""
         return (self.direction,)
+
+    @property
+    def leaves(self) -> tuple[Request, ...]:
+        """The adapter, where watching is all that is done to its training."""
+        return () if self.prevent else (self.adapter,)
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:

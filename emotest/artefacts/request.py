@@ -29,6 +29,11 @@ class Request(ABC):
         """The artefacts that it is made from."""
 
     @property
+    def leaves(self) -> tuple[Request, ...]:
+        """Other artefacts that come about while it is made, and are stored then as well."""
+        return ()
+
+    @property
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
         """All that could change the result, as plain JSON values."""

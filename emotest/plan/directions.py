@@ -109,7 +109,7 @@ def scorer_rows(study: Study) -> ScorerRows:
 def monitored(
     study: Study, trait: Trait, *, prevent: float = 0.0, random: int | None = None
 ) -> tuple[MonitoredRequest, ...]:
-    """The trainings of the trait's adapters once more, watched, with or without steering."""
+    """The trainings of the trait's adapters, watched, with or without steering."""
     along, text = direction(study, trait), _watched_text(study, trait)
     return tuple(
         MonitoredRequest(adapter, along, study.prompts[:WATCHED_PROMPTS], text, prevent, random)

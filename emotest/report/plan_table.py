@@ -18,28 +18,37 @@ def plan_rows(
     """One row for each artefact and a last one that adds up what is missing.
 
     `n_parameters` is the size of the base, None while its weights are not on this machine: then
-    time and memory are said to be unknown.
+    time and memory are said to be unknown. What another artefact leaves on its way costs nothing.
     """
     absent = {request.key for request in missing}
-    rows = [_row(request, request.key not in absent, n_parameters) for request in requests]
-    return [*rows, _sum(requests, missing, n_parameters)]
+    by_the_way = {left.key for request in missing for left in request.leaves}
+    made = [request for request in missing if request.key not in by_the_way]
+    rows = []
+    for request in requests:
+        row = _row(request, request.key not in absent)
+        if request.key in absent & by_the_way:
+            row["time"] = "by the way"
+        elif request.key in absent:
+            takes = cost(request, n_parameters)
+            row |= {"time": _seconds(takes), "memory": _gigabytes(takes)}
+        rows.append(row)
+    total = _sum(requests, missing, [cost(request, n_parameters) for request in made])
+    return [*rows, total]
 
 
-def _row(request: Request, there: bool, n_parameters: int | None) -> dict[str, Any]:
-    takes = None if there else cost(request, n_parameters)
+def _row(request: Request, there: bool) -> dict[str, Any]:
     return {
         "artefact": request.title,
         "key": f"{request.key.kind}/{request.key.digest[:12]}",
         "in the store": "yes" if there else "no",
-        "time": "" if there else _seconds(takes),
-        "memory": "" if there else _gigabytes(takes),
+        "time": "",
+        "memory": "",
     }
 
 
 def _sum(
-    requests: Sequence[Request], missing: Sequence[Request], n_parameters: int | None
+    requests: Sequence[Request], missing: Sequence[Request], costs: Sequence[Cost | None]
 ) -> dict[str, Any]:
-    costs = [cost(request, n_parameters) for request in missing]
     known = [one for one in costs if one is not None]
     whole = None
     if len(known) == len(costs):

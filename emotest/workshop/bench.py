@@ -7,7 +7,7 @@ made of all this is the matter of the rooms beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,11 @@ class Bench:
                 remedy="do not prune a store in use; run the same command again to rebuild it",
             )
         return entry
+
+    def keep(self, request: Request, make: Callable[[Path], None]) -> Entry:
+        """The entry of a request, which `make` fills unless the store has it."""
+        identity = {**request.identity, "title": request.title}
+        return self.store.get_or_make(request.key, make, identity=identity)
 
     def answers(self, request: GenerationRequest) -> list[Generation]:
         """The answers that a request left in the store, prompt by prompt."""

@@ -22,7 +22,8 @@ from threading import Lock
 
 from emotest.artefacts import Request, in_order
 from emotest.errors import EmotestError, ModelError
-from emotest.store import Key, Store
+from emotest.store import Store
+from emotest.workshop.agenda import Agenda
 from emotest.workshop.progress import Failure, Message, OnProgress, Progress
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -168,25 +169,16 @@ def _dismiss(workers: Sequence[_Worker]) -> None:
 
 def _dispatch(todo: Sequence[Request], workers: list[_Worker], on_progress: OnProgress) -> None:
     """Hand each request to a free worker once all that it stands on is done."""
-    waiting = list(todo)
-    unfinished = {request.key for request in todo}
-    while unfinished:
+    agenda = Agenda(todo)
+    while agenda:
         for worker in workers:
-            if worker.request is None and (ready := _first_ready(waiting, unfinished)):
-                waiting.remove(ready)
+            if worker.request is None and (ready := agenda.begin()):
                 worker.request = ready
                 worker.connection.send(ready)
-        _listen(workers, unfinished, on_progress)
+        _listen(workers, agenda, on_progress)
 
 
-def _first_ready(waiting: Sequence[Request], unfinished: set[Key]) -> Request | None:
-    for request in waiting:
-        if not any(needed.key in unfinished for needed in request.needs):
-            return request
-    return None
-
-
-def _listen(workers: list[_Worker], unfinished: set[Key], on_progress: OnProgress) -> None:
+def _listen(workers: list[_Worker], agenda: Agenda, on_progress: OnProgress) -> None:
     by_connection = {worker.connection: worker for worker in workers}
     for connection in wait(list(by_connection)):
         assert isinstance(connection, Connection)
@@ -198,10 +190,12 @@ def _listen(workers: list[_Worker], unfinished: set[Key], on_progress: OnProgres
         if isinstance(message, Failure):
             worker.request = None
             raise message.error
-        on_progress(message)
-        if message.state == "done" and worker.request is not None:
-            unfinished.discard(worker.request.key)
-            worker.request = None
+        if message.state != "done" or worker.request is None:
+            on_progress(message)
+            continue
+        for done in agenda.end(worker.request):
+            on_progress(Progress(done.title, "done"))
+        worker.request = None
 
 
 def _died(worker: _Worker) -> ModelError:

@@ -72,5 +72,4 @@ def carry_out(bench: Bench, request: Request, tell: OnProgress) -> Entry:
     def make(folder: Path) -> None:
         MAKERS[type(request)](bench, request, folder, tell)
 
-    identity = {**request.identity, "title": request.title}
-    return bench.store.get_or_make(request.key, make, identity=identity)
+    return bench.keep(request, make)

@@ -38,6 +38,7 @@ from emotest.workshop.acting import acting
 from emotest.workshop.bench import Bench
 from emotest.workshop.directions import direction_at_work, vectors_of
 from emotest.workshop.progress import OnProgress, Progress
+from emotest.workshop.study import leave_adapter
 
 LOOKS = 8
 """Times that a training is looked at, beside before it; the checkpoints are among them."""
@@ -101,7 +102,10 @@ def _at_rest(loaded: LoadedModel) -> Iterator[None]:
 
 
 def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: OnProgress) -> None:
-    """Train an adapter while watching it; leave its checkpoints and what was seen."""
+    """Train an adapter while watching it; leave its checkpoints and what was seen.
+
+    An adapter that was trained as its recipe says goes into the store, for whoever asks for it.
+    """
     loaded, recipe, rows = bench.loaded, request.adapter.recipe, request.adapter.rows
     direction, layer = direction_at_work(bench, request.direction)
     steps = n_steps(recipe, len(rows))
@@ -125,6 +129,8 @@ def make_monitored(bench: Bench, request: MonitoredRequest, folder: Path, tell: 
         if request.prevent
         else nullcontext,
     )
+    for untouched in request.leaves:
+        bench.keep(untouched, partial(leave_adapter, trained))
     for dose, step in at.items():
         place = folder / Checkpoint(request, dose).folder
         place.mkdir()

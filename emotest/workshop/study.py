@@ -22,7 +22,7 @@ from emotest.models.adapters import save_adapter
 from emotest.models.contexts import Context, fixed_contexts, sentence_end_contexts
 from emotest.models.generation import generate
 from emotest.models.probability import emoji_event, emoji_probability, ending_event
-from emotest.models.training import StepReport, train
+from emotest.models.training import StepReport, TrainedAdapter, train
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.study.records import append_jsonl, generation_row, read_whole_lines
 from emotest.workshop.acting import acting
@@ -44,6 +44,11 @@ def make_adapter(bench: Bench, request: AdapterRequest, folder: Path, tell: OnPr
     trained = train(
         bench.loaded, request.recipe, request.rows, on_step=telling_steps(request.title, tell)
     )
+    leave_adapter(trained, folder)
+
+
+def leave_adapter(trained: TrainedAdapter, folder: Path) -> None:
+    """Write all that the entry of an adapter holds."""
     save_adapter(trained, folder)
     write_json(folder / "training.json", {"losses": [float(x) for x in trained.losses]})
 
