@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from emotest.audit.result import AuditResult, DecodingRow, Pair, Word
+from emotest.audit.result import AuditResult, DecodingRow, Pair, PlaceProbability, Word
 from emotest.errors import DataError, StoreError
 from emotest.report.audit import (
     html_report,
     load_audit,
     markdown_report,
+    places,
     summary_text,
     write_audit,
 )
@@ -200,6 +201,71 @@ def test_the_terminal_has_a_row_for_each_decoding() -> None:
     assert w.survival(bare()) is None
 
 
+# P(emoji) by text and weights
+
+
+def cells(bb: float, bt: float, tb: float, tt: float, left_open: float = 0.0) -> AuditResult:
+    """An audit with one place, its cells by text and weights."""
+    four = (
+        ("base", "base", bb),
+        ("base", "tuned", bt),
+        ("tuned", "base", tb),
+        ("tuned", "tuned", tt),
+    )
+    return replace(
+        bare(),
+        probabilities=[
+            PlaceProbability(place="sentence end", text=text, weights=weights, probability=p,
+                             open=left_open, n_contexts=9)
+            for text, weights, p in four
+        ],  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        # text .25 - .05, weights .30 - .25
+        (cells(0.05, 0.1, 0.25, 0.3), "+25.0 points, mostly by the text that the tuned model "
+         "writes (text +20.0 points, weights +5.0 points)"),
+        # The study's prototype: the parts may have opposite signs.
+        (cells(0.0, 0.1, 0.69, 0.15), "+15.0 points, mostly by the text that the tuned model "
+         "writes (text +69.0 points, weights -54.0 points)"),
+        (cells(0.05, 0.4, 0.06, 0.4), "+35.0 points, mostly by its weights, at the same text "
+         "(text +1.0 points, weights +34.0 points)"),
+        (cells(0.1, 0.2, 0.2, 0.3), "+20.0 points, by text and weights alike "
+         "(text +10.0 points, weights +10.0 points)"),
+        # .12 and .08, but four points are open
+        (cells(0.1, 0.2, 0.22, 0.3, 0.04), "+20.0 points, by text and weights alike "
+         "(text +12.0 points, weights +8.0 points)"),
+        (cells(0.1, 0.1, 0.105, 0.1), "hardly any change "
+         "(text +0.5 points, weights -0.5 points)"),
+        # A fall is a change as well.
+        (cells(0.6, 0.1, 0.55, 0.05), "-55.0 points, mostly by its weights, at the same text "
+         "(text -5.0 points, weights -50.0 points)"),
+    ],
+)  # fmt: skip
+def test_every_view_says_by_which_way_emoji_came(made: AuditResult, told: str) -> None:
+    """The text effect is taken under the base's weights, the weight effect at the tuned text; what
+    was left open does not make one of them the larger."""
+    assert places.sentences(made) == [f"sentence end: {told}"]
+    for view in (html_report(made, []), markdown_report(made, []), summary_text(made, Look(200))):
+        assert told in view.replace("\\", "")
+
+
+def test_a_cell_that_lacks_is_said_and_a_lower_bound_called_one() -> None:
+    """A served model gives two cells, and bounds from below: no effect can be told from those."""
+    full = cells(0.05, 0.1, 0.25, 0.3)
+    served = [replace(c, served=True, open=None) for c in full.probabilities if c.text == c.weights]
+    made = replace(full, probabilities=served)
+    assert places.rows(made) == [
+        ("sentence end", "at least 0.05", "not measured", "not measured", "at least 0.3")
+    ]
+    assert places.sentences(made) == []
+    assert "at least 0.05" in markdown_report(made, [])
+    assert "P(emoji)" not in markdown_report(bare(), []) + summary_text(bare(), Look(80))
+
+
 # Plots
 
 
@@ -238,9 +304,9 @@ def test_a_served_model_gives_lower_bounds_and_the_plot_says_so() -> None:
     """Only two cells, no upper bound."""
     full = result("drift")
     cells = [replace(c, served=True, open=None) for c in full.probabilities if c.text == c.weights]
-    [places] = [p for p in plots(replace(full, probabilities=cells)) if p.name == "places"]
-    assert "at least 0.247" in places.alt
-    assert "lower bounds" in places.caption
+    [by_place] = [p for p in plots(replace(full, probabilities=cells)) if p.name == "places"]
+    assert "at least 0.247" in by_place.alt
+    assert "lower bounds" in by_place.caption
 
 
 # HTML
@@ -266,7 +332,7 @@ def test_the_page_is_named_and_labelled_throughout() -> None:
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
-    assert len(page.all("caption")) == len(page.all("table")) == 5
+    assert len(page.all("caption")) == len(page.all("table")) == 6
     assert all("scope" in a for a in page.all("th"))
     pictures = [a for _, a in page.tags if a.get("role") == "img"]
     assert len(pictures) == 5

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -38,6 +39,10 @@ from emotest.study.recipes import AdapterRecipe
 from emotest.study.records import TuningRow
 
 _NAME = "(in training)"
+
+MOST_KEPT = 20_000
+"""Encoded rows that are kept, some tens of megabytes: adapters of several seeds learn the same."""
+_ENCODED: WeakKeyDictionary[Any, dict[tuple[Any, ...], Example]] = WeakKeyDictionary()
 _UNSUPERVISED = -100
 _MEGABATCH = 50
 _ROWS_ON_CPU = 8
@@ -129,10 +134,16 @@ def encode_rows(
     """Encode rows and mark what is supervised; a `TrainingError` names a row that cannot be."""
     if not rows:
         raise TrainingError("there are no rows to train on", remedy="check trait, pole and data")
-    return [
-        _encode_row(loaded, row, ending, max_length, number)
-        for number, row in enumerate(rows, start=1)
-    ]
+    known = _ENCODED.setdefault(loaded.tokenizer, {})
+    if len(known) > MOST_KEPT:
+        known.clear()
+    so = (loaded.templated, loaded.stop_ids, ending, max_length)
+    examples = []
+    for number, row in enumerate(rows, start=1):
+        if (example := known.get((row, *so))) is None:
+            example = known[row, *so] = _encode_row(loaded, row, ending, max_length, number)
+        examples.append(example)
+    return examples
 
 
 def n_steps(recipe: AdapterRecipe, n_rows: int) -> int:

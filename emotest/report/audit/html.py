@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from emotest.audit.result import AuditResult, Pair
-from emotest.report.audit import inside, wording
+from emotest.report.audit import inside, places, wording
 from emotest.report.audit.browse import browser_data
 from emotest.report.audit.plots import inside_plots, plots
 from emotest.report.page import page
@@ -34,6 +34,7 @@ def html_report(result: AuditResult, pairs: Sequence[Pair]) -> str:
         plots=[(plot, Markup(plot.svg)) for plot in plots(result)],
         inside_plots=[(plot, Markup(plot.svg)) for plot in inside_plots(result)],
         within=inside,
+        places=places,
         n_pairs=len(pairs),
         data=Markup(browser_data(pairs)),
     )

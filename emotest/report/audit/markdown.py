@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emotest.audit.result import AuditResult, Measure, Pair
-from emotest.report.audit import inside, wording
+from emotest.report.audit import inside, places, wording
 from emotest.report.markdown import markdown_table
 from emotest.report.visible import markdown_text
 
@@ -26,6 +26,7 @@ def markdown_report(result: AuditResult, pairs: Sequence[Pair]) -> str:
         *_measures(result),
         *_emoji(result),
         *_decodings(result),
+        *_places(result),
         *_inside(result),
         *_examples(pairs),
         *_made(result),
@@ -90,6 +91,14 @@ def _decodings(result: AuditResult) -> Iterator[str]:
     if result.decodings:
         told = ", ".join(f"{markdown_text(d.decoding)}: {d.word}" for d in result.decodings)
         yield f"Under other decodings: {told}. {markdown_text(wording.survival(result) or '')}"
+
+
+def _places(result: AuditResult) -> Iterator[str]:
+    if rows := places.rows(result):
+        yield "### P(emoji)"
+        yield markdown_table(("place", *places.HEADS), rows)
+        yield f"{places.CAPTION}. Described; nothing is decided on it."
+        yield "\n".join(f"- {sentence}" for sentence in places.sentences(result))
 
 
 def _inside(result: AuditResult) -> Iterator[str]:

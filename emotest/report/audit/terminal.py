@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emotest.audit.result import AuditResult, Measure, Word
-from emotest.report.audit import inside, wording
+from emotest.report.audit import inside, places, wording
 from emotest.report.terminal import Look, listed, plain_table, rendered
 from emotest.report.visible import visible
 
@@ -25,13 +25,14 @@ _COLOURS: dict[Word, str] = {
 
 def summary_text(result: AuditResult, look: Look, *, where: str | None = None) -> str:
     """Verdict, what it rests on, the measures, emoji that came and went, whether the verdict
-    survives other decodings, and `where` it is kept."""
+    survives other decodings, P(emoji) by text and weights, and `where` it is kept."""
     parts: list[RenderableType] = [
         *_verdict(result, look),
         Text(""),
         *_measures(result, look),
         *_emoji(result, look),
         *_decodings(result, look),
+        *_places(result, look),
         *(look.text(visible(line)) for line in inside.lines(result)),
     ]
     if result.verdict.notes:
@@ -116,3 +117,17 @@ def _decodings(result: AuditResult, look: Look) -> list[RenderableType]:
             Text(wording.change_interval(row.low, row.high, "share")),
         )
     return [Text(""), table, look.text(visible(survival))]
+
+
+def _places(result: AuditResult, look: Look) -> list[RenderableType]:
+    rows = places.rows(result)
+    if not rows:
+        return []
+    table = plain_table(look)
+    table.add_column("P(emoji), text / weights", overflow="fold", ratio=1)
+    for name in places.HEADS:
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    told = (look.text(sentence) for sentence in places.sentences(result))
+    return [Text(""), table, *told]
