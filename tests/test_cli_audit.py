@@ -10,8 +10,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -136,6 +138,40 @@ def test_an_audit_goes_on_from_what_was_asked(audited: Ended, emotest: Emotest, 
     assert json.loads(emotest("compare", "reports/latest", "again/latest", "--json").out)["alike"]
     both = emotest("compare", "reports/latest", "again/latest", "--html", "--json")
     assert (both.code, "choose one of them" in both.err) == (2, True)
+
+
+INSIDE = ("audited-anatomy", "audited-directions", "audited-reading")
+"""Kinds of artefact that a look inside leaves, in the order in which they are made."""
+
+
+def test_a_look_inside_that_is_killed_goes_on(
+    audited: Ended, emotest: Emotest, store: str, tmp_path: Path
+) -> None:
+    """Killed as soon as one of its artefacts is there and before the last is, it makes the others
+    when it is asked again, and sees what one sees that nobody killed."""
+    kept = Path("store")
+    shutil.copytree(store, kept, ignore=shutil.ignore_patterns(*INSIDE))
+    audit = ("audit", "--base", BASE, "--tuned", TUNED, "--inside")
+    where = ("--store", str(kept), "--reports", "again")
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "emotest.cli", *audit, *where], cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not made(kept, INSIDE[0]):
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    assert not made(kept, INSIDE[-1])
+    assert emotest(*audit, *where).code == audited.code
+    whole, resumed = (load_audit(Path(folder) / "latest") for folder in ("reports", "again"))
+    assert resumed[1] == whole[1]
+    assert resumed[0].inside == whole[0].inside
+
+
+def made(store: Path, kind: str) -> list[Path]:
+    """The finished entries of a kind."""
+    return list(store.glob(f"entries/{kind}/**/manifest.json"))
 
 
 def test_a_baseline_stands_in_for_the_base(audited: Ended, emotest: Emotest, store: str) -> None:
