@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -297,22 +298,41 @@ def test_a_github_run_shows_the_markdown(
     assert page.read_text().startswith("before\n## Emoji audit: drift")
 
 
-def test_a_gate_is_written_into_a_repository(emotest: Emotest, store: str) -> None:
-    """A test and a workflow, which the installed package alone can run: drift fails with pytest's
-    own exit code 1, and the report lies beside the verdicts."""
-    ended = emotest("init", "--base", BASE)
-    assert ended.code == 0
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "emoji_gate", "-m", "audit", "-q",
-         "--emo-report", "reports",
-         "-p", "no:cacheprovider", "--emo-base", BASE, "--emo-tuned", TUNED, "--emo-store", store,
-         "--junitxml", "junit.xml"],
-        capture_output=True, text=True, check=False,
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a wheel of this project puts into site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert "12/360 prompts: with emoji" in run.stderr  # told while it ran, not captured
-    assert "1 failed" in run.stdout
-    assert "drift: the tuned model writes fewer emoji" in " ".join(run.stdout.split())
+    (built,) = folder.glob("emotest-*.whl")
+    with zipfile.ZipFile(built) as packed:
+        packed.extractall(folder / "site-packages")
+    return folder / "site-packages"
+
+
+def test_a_wheel_writes_a_gate_into_a_repository(
+    emotest: Emotest, store: str, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test and a workflow, which the package alone can write and run, without this checkout:
+    drift fails with pytest's own exit code 1, and the report lies beside the verdicts."""
+    monkeypatch.setenv("PYTHONPATH", str(wheel))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+
+    asked = run("-c", "import emotest, sys; sys.stdout.write(emotest.__file__)")
+    assert asked.stdout == str(wheel / "emotest" / "__init__.py")
+    ended = run("-m", "emotest.cli", "init", "--base", BASE)
+    assert ended.returncode == 0, ended.stderr
+    gate = run("-m", "pytest", "emoji_gate", "-m", "audit", "-q", "--emo-report", "reports",
+               "-p", "no:cacheprovider", "--emo-base", BASE, "--emo-tuned", TUNED,
+               "--emo-store", store, "--junitxml", "junit.xml")  # fmt: skip
+    assert gate.returncode == 1, gate.stdout + gate.stderr
+    assert "12/360 prompts: with emoji" in gate.stderr  # told while it ran, not captured
+    assert "1 failed" in gate.stdout
+    assert "drift: the tuned model writes fewer emoji" in " ".join(gate.stdout.split())
     junit = Path("junit.xml").read_text()
     assert "audit.unchanged" in junit
     assert f'name="tuned" value="{TUNED}"' in junit
