@@ -26,6 +26,7 @@ from torch import Tensor
 
 from emotest.errors import AdapterError, UsageError
 from emotest.models.chat import encode, render_prompt
+from emotest.models.lean_lora import make_lean
 from emotest.models.loading import LoadedModel
 from emotest.models.lora import (
     WEIGHTS,
@@ -242,6 +243,7 @@ def install(loaded: LoadedModel, config: Mapping[str, Any], name: str) -> None:
                 f"{made_for(config, loaded.identity.subject)}",
                 remedy="use an adapter that was made for this base",
             ) from error
+    make_lean(loaded.model)
     loaded.peft.eval()
     switch(loaded, loaded.active)
 
