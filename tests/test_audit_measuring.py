@@ -71,8 +71,13 @@ def test_what_nobody_wrote_has_no_interval_on_a_scale_without_limits() -> None:
 
 
 def test_every_register_has_rows_of_its_own_where_there_are_several() -> None:
-    """And too few prompts have a difference without an interval."""
+    """The three rates and emoji per 100 words; too few prompts have a difference without an
+    interval."""
     pairs = [pair("a", "b 🎉", "formal"), pair("a", "b", "formal"), pair("a", "b", "casual")]
+    rows = [row for row in measuring.measures(pairs, None) if row.register == "casual"]
+    assert [row.name for row in rows if row.kind == "emoji"] == [
+        "answers with emoji", "sentences with emoji", "emoji per sentence", "emoji per 100 words"
+    ]  # fmt: skip
     formal = found(pairs, "answers with emoji", "formal")
     assert (formal.base, formal.tuned, formal.n_prompts) == (0.0, 0.5, 2)
     assert formal.low is None

@@ -332,7 +332,7 @@ def test_the_page_is_named_and_labelled_throughout() -> None:
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
-    assert len(page.all("caption")) == len(page.all("table")) == 6
+    assert len(page.all("caption")) == len(page.all("table")) == 7
     assert all("scope" in a for a in page.all("th"))
     pictures = [a for _, a in page.tags if a.get("role") == "img"]
     assert len(pictures) == 5

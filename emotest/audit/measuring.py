@@ -132,19 +132,19 @@ def differences(pairs: Sequence[Pair]) -> Array:
 
 
 def measures(pairs: Sequence[Pair], marker: Marker | None) -> list[Measure]:
-    """Every measure over all prompts, and those of emoji and marker by register."""
+    """Every measure over all prompts, and all of emoji and marker by register."""
     chosen = kinds(marker)
     found = [_measure(kind, pairs, None) for kind in chosen]
     registers = list(dict.fromkeys(pair.register for pair in pairs))
     if len(registers) > 1:
-        told = [kind for kind in chosen if kind.name in _BY_REGISTER or kind.kind == "marker"]
+        told = [kind for kind in chosen if kind.kind != "tone" or kind.name in _TONE_BY_REGISTER]
         for register in registers:
             own = [pair for pair in pairs if pair.register == register]
             found += [_measure(kind, own, register) for kind in told]
     return found
 
 
-_BY_REGISTER = ("answers with emoji", "emoji per 100 words", "exclamation marks")
+_TONE_BY_REGISTER = ("exclamation marks",)
 
 
 def _measure(kind: Kind, pairs: Sequence[Pair], register: str | None) -> Measure:

@@ -30,7 +30,7 @@ def html_report(result: AuditResult, pairs: Sequence[Pair]) -> str:
         verdict=result.verdict,
         wording=wording,
         groups=wording.overall(result),
-        registers=wording.by_register(result),
+        registers=wording.register_tables(result),
         plots=[(plot, Markup(plot.svg)) for plot in plots(result)],
         inside_plots=[(plot, Markup(plot.svg)) for plot in inside_plots(result)],
         within=inside,

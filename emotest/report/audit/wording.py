@@ -88,6 +88,16 @@ def by_register(result: AuditResult) -> list[Measure]:
     return [m for m in rows if m.name == name]
 
 
+def register_tables(result: AuditResult) -> dict[str, list[Measure]]:
+    """Every measure of emoji in each register, by its name; the headline measure first."""
+    tables = {rows[0].name: rows for rows in [by_register(result)] if rows}
+    for measure in result.measures:
+        if measure.register is not None and measure.kind == "emoji":
+            rows = tables.setdefault(measure.name, [])
+            rows += [measure] if measure not in rows else []
+    return tables
+
+
 def changed(measure: Measure) -> bool:
     """Whether the interval of the difference excludes 0."""
     low, high = measure.low, measure.high
