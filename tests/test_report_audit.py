@@ -229,8 +229,8 @@ def cells(bb: float, bt: float, tb: float, tt: float, left_open: float = 0.0) ->
         (cells(0.05, 0.1, 0.25, 0.3), "+25.0 points, mostly by the text that the tuned model "
          "writes (text +20.0 points, weights +5.0 points)"),
         # The study's prototype: the parts may have opposite signs.
-        (cells(0.0, 0.1, 0.69, 0.15), "+15.0 points, mostly by the text that the tuned model "
-         "writes (text +69.0 points, weights -54.0 points)"),
+        (cells(0.0, 0.1, 0.69, 0.15), "+15.0 points, text and weights against each other "
+         "(text +69.0 points, weights -54.0 points)"),
         (cells(0.05, 0.4, 0.06, 0.4), "+35.0 points, mostly by its weights, at the same text "
          "(text +1.0 points, weights +34.0 points)"),
         (cells(0.1, 0.2, 0.2, 0.3), "+20.0 points, by text and weights alike "
@@ -238,6 +238,7 @@ def cells(bb: float, bt: float, tb: float, tt: float, left_open: float = 0.0) ->
         # .12 and .08, but four points are open
         (cells(0.1, 0.2, 0.22, 0.3, 0.04), "+20.0 points, by text and weights alike "
          "(text +12.0 points, weights +8.0 points)"),
+        (cells(0.1, 0.1, 0.1, 0.0999), "hardly any change (text +0.0 points, weights +0.0 points)"),
         (cells(0.1, 0.1, 0.105, 0.1), "hardly any change "
          "(text +0.5 points, weights -0.5 points)"),
         # A fall is a change as well.

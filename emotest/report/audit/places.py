@@ -66,7 +66,10 @@ def _told(place: str, cells: Cells) -> str:
     numbers = f"text {_points(text)}, weights {_points(weights)}"
     if max(abs(text), abs(weights)) - slack < TOLD:
         return f"{place}: hardly any change ({numbers})"
-    if abs(abs(text) - abs(weights)) < TOLD + slack:
+    smaller, larger = sorted((abs(text), abs(weights)))
+    if text * weights < 0 and smaller > larger / 2:
+        how = "text and weights against each other"
+    elif larger - smaller < TOLD + slack:
         how = "by text and weights alike"
     elif abs(text) > abs(weights):
         how = "mostly by the text that the tuned model writes"
@@ -76,4 +79,4 @@ def _told(place: str, cells: Cells) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points"
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points"  # adding 0 takes the sign off -0
