@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
+from emotest.audit.measuring import Role
 from emotest.audit.result import AuditResult, DecodingRow, Pair, PlaceProbability, Word
 from emotest.errors import DataError, StoreError
 from emotest.report.audit import (
@@ -206,20 +207,18 @@ def test_the_terminal_has_a_row_for_each_decoding() -> None:
 
 def cells(bb: float, bt: float, tb: float, tt: float, left_open: float = 0.0) -> AuditResult:
     """An audit with one place, its cells by text and weights."""
-    four = (
+    four: list[tuple[Role, Role, float]] = [
         ("base", "base", bb),
         ("base", "tuned", bt),
         ("tuned", "base", tb),
         ("tuned", "tuned", tt),
-    )
-    return replace(
-        bare(),
-        probabilities=[
-            PlaceProbability(place="sentence end", text=text, weights=weights, probability=p,
-                             open=left_open, n_contexts=9)
-            for text, weights, p in four
-        ],  # type: ignore[arg-type]
-    )  # fmt: skip
+    ]
+    found = [
+        PlaceProbability(place="sentence end", text=text, weights=weights, probability=p,
+                         open=left_open, n_contexts=9)
+        for text, weights, p in four
+    ]  # fmt: skip
+    return replace(bare(), probabilities=found)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +234,9 @@ def cells(bb: float, bt: float, tb: float, tt: float, left_open: float = 0.0) ->
          "(text +1.0 points, weights +34.0 points)"),
         (cells(0.1, 0.2, 0.2, 0.3), "+20.0 points, by text and weights alike "
          "(text +10.0 points, weights +10.0 points)"),
+        # What is open may be all of the smaller effect, and then its sign is not known.
+        (cells(0.1, 0.2, 0.2, 0.14, 0.06), "+4.0 points, by text and weights alike "
+         "(text +10.0 points, weights -6.0 points)"),
         # .12 and .08, but four points are open
         (cells(0.1, 0.2, 0.22, 0.3, 0.04), "+20.0 points, by text and weights alike "
          "(text +12.0 points, weights +8.0 points)"),

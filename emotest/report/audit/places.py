@@ -67,7 +67,7 @@ def _told(place: str, cells: Cells) -> str:
     if max(abs(text), abs(weights)) - slack < TOLD:
         return f"{place}: hardly any change ({numbers})"
     smaller, larger = sorted((abs(text), abs(weights)))
-    if text * weights < 0 and smaller > larger / 2:
+    if text * weights < 0 and smaller > max(slack, larger / 2):
         how = "text and weights against each other"
     elif larger - smaller < TOLD + slack:
         how = "by text and weights alike"
