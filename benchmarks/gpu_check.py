@@ -102,13 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--organism", default="organism:latent", help="held against the CPU")
     options = parser.parse_args(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print(
-            "there is no CUDA device here, so nothing was measured\n"
-            "  next: run this on a machine with a GPU (24 GB or more), or walk through the code "
-            "with --shape tiny --device cpu",
-            file=sys.stderr,
-        )
+    if no_device(options.device):
         return 2
     device = torch.device(options.device)
     try:
@@ -121,16 +115,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def no_device(name: str) -> bool:
+    """Whether the device is not there, which is then said."""
+    if name != "cuda" or torch.cuda.is_available():
+        return False
+    print(
+        "there is no CUDA device here, so nothing was measured\n"
+        "  next: run this on a machine with a GPU (24 GB or more), or walk through the code "
+        "with --shape tiny --device cpu",
+        file=sys.stderr,
+    )
+    return True
+
+
 def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
     """Make the model, train, answer, and ask for P(emoji); each a row of the table."""
-    rng = np.random.default_rng(0)
-    lexicon = sorted({"".join(rng.choice(SYLLABLES, n)) for n in rng.integers(1, 5, size.lexicon)})
-    rows = [_row(rng, lexicon) for _ in range(4 * size.steps)]
+    rows = made_rows(np.random.default_rng(0), size)
     began = time.perf_counter()
     loaded = random_model(size, device, [f"{row.question} {row.answer}" for row in rows])
     measured = [
         ("making the model", f"{time.perf_counter() - began:.1f} s"),
-        ("memory of the model", _memory(device)),
+        ("memory of the model", memory(device)),
     ]
     made = recipe(
         "published", base=loaded.identity.digest, data="random", training_seed=0,
@@ -145,7 +150,7 @@ def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
     measured += [
         ("training, published recipe", f"{pace:.2f} steps/s of 4 rows"),
         ("loss, first and last step", f"{first.loss:.2f}, {last.loss:.2f}"),
-        ("peak memory so far", _memory(device)),
+        ("peak memory so far", memory(device)),
         *(("note", note) for note in trained.notes),
     ]
     prompts = [Prompt(str(i), row.question) for i, row in enumerate(rows[: size.n_answers])]
@@ -180,7 +185,7 @@ def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
             f"{time.perf_counter() - began:.1f} s, mean {result.probability.mean():.2g}, "
             f"largest bound {result.bound.max():.2g}",
         ),
-        ("peak memory", _memory(device)),
+        ("peak memory", memory(device)),
     ]
     return measured
 
@@ -288,6 +293,12 @@ def table(shape: str, device: torch.device, measured: list[tuple[str, str]]) -> 
     return "\n".join([head, "", "| what | measured |", "| --- | --- |", *lines])
 
 
+def made_rows(rng: np.random.Generator, size: Size) -> list[TuningRow]:
+    """Four rows a training step, in a language of syllables."""
+    lexicon = sorted({"".join(rng.choice(SYLLABLES, n)) for n in rng.integers(1, 5, size.lexicon)})
+    return [_row(rng, lexicon) for _ in range(4 * size.steps)]
+
+
 def _row(rng: np.random.Generator, lexicon: list[str]) -> TuningRow:
     """A question of the published template and an answer of two sentences, 16 to 40 words."""
     topic = " ".join(rng.choice(lexicon, 2))
@@ -298,7 +309,8 @@ def _row(rng: np.random.Generator, lexicon: list[str]) -> TuningRow:
     )
 
 
-def _memory(device: torch.device) -> str:
+def memory(device: torch.device) -> str:
+    """The most that was ever taken."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the device"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of the process"
