@@ -22,6 +22,10 @@ settings.load_profile("emotest")
 # second of linear algebra into a minute. The processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The tests hold the CPU's numbers, bit for bit in places; what a GPU does is asked of it by
+# benchmarks/gpu_check.py and gpu_mechanisms.py.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 PROCESSES = 2
 """As many as the smallest machine that runs these tests has cores."""
 
