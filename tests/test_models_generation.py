@@ -329,6 +329,27 @@ def test_drawing_is_the_inverse_of_the_distribution(
     assert (expected[edges] > 0).all()
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    top_k=st.integers(1, 60),
+    temperature=st.sampled_from([0.3, 1.0, 1.7]),
+    decimals=st.sampled_from([0, 1, 7]),
+)
+def test_top_k_alone_draws_from_few_tokens_what_all_of_them_give(
+    seed: int, top_k: int, temperature: float, decimals: int
+) -> None:
+    """The token whose cumulated weight over the whole vocabulary first exceeds u, equals at the
+    k-th place (logits rounded to few decimals) included."""
+    rng = np.random.default_rng(seed)
+    rows = torch.tensor(rng.normal(0, 3, (8, 500)).round(decimals), dtype=torch.float32)
+    u = torch.tensor(rng.random(8))
+    decoding = Decoding("few", temperature=temperature, top_k=top_k)
+    scores = filtered(rows, decoding)
+    cumulated = (scores - scores.amax(dim=-1, keepdim=True)).exp().cumsum(dim=-1)
+    over = cumulated > u[:, None] * cumulated[:, -1:]
+    assert draw(rows, u, decoding).tolist() == over.int().argmax(dim=-1).tolist()
+
+
 def test_temperature_zero_takes_the_most_probable() -> None:
     """Greedy leaves the number aside."""
     u = torch.tensor([0.999], dtype=torch.float64)

@@ -1,8 +1,9 @@
 """LoRA over NF4 layers with fewer passes over memory where nothing is learned.
 
 peft's layer copies the base's output before it adds to it, for the sake of the backward pass, and
-scales and adds in two passes. Under `no_grad`, with one plain adapter in float32, neither is
-needed. The numbers are peft's, bit for bit; in every other case it is peft that computes.
+multiplies, scales and adds in three passes. Under `no_grad`, with one plain adapter in float32, the
+product is added where it is made. The numbers are peft's, bit for bit; in every other case it is
+peft that computes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ def _classes() -> tuple[type, type]:
             if name is None:
                 result: Tensor = super().forward(x, *args, **kwargs)
                 return result
-            added = self.lora_B[name](self.lora_A[name](x))
-            return torch.add(self.base_layer(x), added, alpha=self.scaling[name])
+            out: Tensor = self.base_layer(x)  # fresh, so it may be added to in place
+            inner = self.lora_A[name](x)
+            out.flatten(0, -2).addmm_(
+                inner.flatten(0, -2), self.lora_B[name].weight.t(), alpha=self.scaling[name]
+            )
+            return out
 
         def _only_adapter(self, x: Tensor) -> str | None:
             """The adapter to add, where adding it in one pass gives peft's numbers."""
@@ -43,6 +48,8 @@ def _classes() -> tuple[type, type]:
                 return None
             names = [name for name in self.active_adapters if name in self.lora_A]
             if len(names) != 1 or names[0] in self.lora_variant:
+                return None
+            if self.lora_B[names[0]].bias is not None:
                 return None
             # Scaled by a power of two the product is exact, so that it is rounded once either way.
             exact = abs(frexp(self.scaling[names[0]])[0]) == 0.5

@@ -195,7 +195,8 @@ def _accepted(model: Any) -> frozenset[str]:
 
 def _softmax(logits: Tensor) -> Tensor:
     probabilities = torch.softmax(logits.double(), dim=-1)
-    if bool(torch.isnan(probabilities).any()):
+    # What is no number makes its whole row none.
+    if bool(torch.isnan(probabilities[:, 0]).any()):
         raise ModelError(
             "the model's logits are not numbers (NaN or infinite)",
             remedy="load it in bfloat16 or float32, and check that its weights are finite",

@@ -61,7 +61,31 @@ def draw(logits: Tensor, u: Tensor, decoding: Decoding) -> Tensor:
     """
     if decoding.temperature == 0:
         return logits.argmax(dim=-1)
-    scores = filtered(logits, decoding)
+    kept = _only_top_k(logits, decoding)
+    if kept is None:
+        return _inverse_cdf(filtered(logits, decoding), u)
+    # Weights of 0 add nothing to a sum, so the tokens that are left out change no bit of it.
+    scores = logits.gather(-1, kept).double() / decoding.temperature
+    return kept.gather(-1, _inverse_cdf(scores, u)[:, None])[:, 0]
+
+
+def _only_top_k(logits: Tensor, decoding: Decoding) -> Tensor | None:
+    """The top-k tokens of each row in the vocabulary's order, (n_rows, top_k).
+
+    None where more is filtered than by top-k, or where a row has equals at the k-th place, which
+    all stay in.
+    """
+    k = decoding.top_k
+    if not 0 < k < logits.shape[-1] or decoding.top_p < 1:
+        return None
+    largest = torch.topk(logits, k + 1, dim=-1)
+    if not bool((largest.values[:, k] < largest.values[:, k - 1]).all()):
+        return None
+    return largest.indices[:, :k].sort(dim=-1).values
+
+
+def _inverse_cdf(scores: Tensor, u: Tensor) -> Tensor:
+    """Of each row of log-weights the first place whose cumulated share exceeds `u`."""
     weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
     cumulated = weights.cumsum(dim=-1)
     # u < 1, so the product stays below the last value and some token always exceeds it; a token
