@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,12 @@ from emotest.models.adapters import (
 from emotest.models.identity import resolve
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
-from emotest.models.probability import emoji_event, emoji_probability, spelling_of
+from emotest.models.probability import (
+    EmojiProbability,
+    emoji_event,
+    emoji_probability,
+    spelling_of,
+)
 from emotest.store import Entry, Store, write_jsonl
 from emotest.study.personality import UNTUNED, Condition, Trait, null_condition, trait_condition
 from emotest.study.recipes import AdapterRecipe
@@ -290,6 +296,30 @@ def test_what_a_killed_run_measured_is_not_measured_again(tmp_path: Path) -> Non
         for name in ("a", "b"):
             assert journal.once(name, lambda name=name: measure(name)).tolist() == [0.1, 1 / 3]
     assert asked == ["a", "b"]
+
+
+def test_as_it_is_the_model_is_asked_once_for_all_doses(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second dose asks with its units and its random set silenced, and has the same numbers of
+    the model as it is."""
+    asked: list[int] = []
+
+    def asking(model: Any, tokenizer: Any, contexts: Any, **options: Any) -> EmojiProbability:
+        asked.append(len(contexts))
+        return emoji_probability(model, tokenizer, contexts, **options)
+
+    monkeypatch.setattr("emotest.workshop.localization.emoji_probability", asking)
+    bench = Bench(str(lab.bench.subject), lab.bench.store)
+    n_asked, as_it_is = [], []
+    for dose in (0.03, 0.04):
+        choice = replace(lab.choice, dose=dose)
+        request = SilencingRequest(lab.tuned_cell, choice, n_sets=1, n_control_prompts=3)
+        entry = carry_out(bench, request, lambda _: None)
+        as_it_is.append(entry.read_arrays("probabilities.safetensors")["tuned"])
+        n_asked.append(len(asked))
+    assert n_asked == [3, 5]
+    np.testing.assert_array_equal(*as_it_is)
 
 
 def test_a_model_answers_without_the_units(lab: Lab) -> None:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emotest.artefacts import AdapterRequest, GenerationRequest, Request
 from emotest.errors import StoreError
 from emotest.models.adapters import active, attach, detach, require_alive
@@ -31,6 +34,7 @@ class Bench:
         self.subject = Subject.parse(subject)
         self.store = store
         self._proven: set[tuple[Path, str]] = set()
+        self._told: dict[tuple[str, str], NDArray[np.float64]] = {}
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -51,6 +55,15 @@ class Bench:
         """The entry of a request, which `make` fills unless the store has it."""
         identity = {**request.identity, "title": request.title}
         return self.store.get_or_make(request.key, make, identity=identity)
+
+    def once(
+        self, request: Request, what: str, measure: Callable[[], NDArray[np.float64]]
+    ) -> NDArray[np.float64]:
+        """A number that several requests ask of the same one, measured once a worker."""
+        name = (request.key.digest, what)
+        if name not in self._told:
+            self._told[name] = measure()
+        return self._told[name]
 
     def answers(self, request: GenerationRequest) -> list[Generation]:
         """The answers that a request left in the store, prompt by prompt."""

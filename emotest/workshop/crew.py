@@ -26,7 +26,18 @@ from emotest.store import Store
 from emotest.workshop.agenda import Agenda
 from emotest.workshop.progress import Failure, Message, OnProgress, Progress
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {
+    # One thread each: see `emotest.models.loading.threads`.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # glibc gives large blocks back to the system as soon as they are free, and every pass of a
+    # model asks for them again, page by page. Workers keep what they once had.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+"""What workers find in theirs."""
+
 _STARTING = Lock()
 """Held while workers start, for the environment that they inherit is the whole process's."""
 
@@ -113,7 +124,7 @@ def _crew(workshop: Workshop, n_workers: int) -> Iterator[list[_Worker]]:
     """Worker processes, each of one thread, that are gone when the block is left."""
     workers: list[_Worker] = []
     try:
-        with _STARTING, _one_thread():
+        with _STARTING, _environment():
             for _ in range(n_workers):
                 workers.append(_started(workshop))
         yield workers
@@ -133,10 +144,10 @@ def _started(workshop: Workshop) -> _Worker:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The environment that workers inherit; afterwards as it was."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+def _environment() -> Iterator[None]:
+    """What workers inherit; afterwards as it was."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:

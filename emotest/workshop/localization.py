@@ -152,8 +152,12 @@ def make_silencing(bench: Bench, request: SilencingRequest, folder: Path, tell: 
     n_groups = sum(len(_groups(n, ask.n_rows, len(few))) for n in at_random)
     total = n_groups + len(request.ways) + len(request.beside)
     journal = journal_of(bench, request, tell, total)
+
+    def as_it_is() -> Array:  # whatever the dose
+        return bench.once(request.cell, "as silencing asks", lambda: ask(contexts))
+
     with bench.weights(request.cell.weights, request.cell.text.prompts):
-        arrays = {"tuned": journal.asked("tuned", lambda: ask(contexts))}
+        arrays = {"tuned": journal.asked("tuned", as_it_is)}
         about = what_was_chosen(ranking, selected)
         if selected.size:
             at_controls = [contexts[place] for place in few]
