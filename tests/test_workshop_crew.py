@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 from emotest.artefacts import AdapterRequest, GenerationRequest, ProbabilityRequest, Request
 from emotest.errors import AdapterError, ModelError, TrainingError
@@ -24,7 +25,7 @@ from emotest.study.recipes import AdapterRecipe
 from emotest.study.records import Decoding, Generation, Prompt, TuningRow, rows_digest
 from emotest.study.subjects import Subject
 from emotest.workshop.bench import Bench
-from emotest.workshop.crew import Workshop
+from emotest.workshop.crew import Workshop, told_failure
 from emotest.workshop.making import carry_out
 from emotest.workshop.progress import Progress
 from tests.model_fixtures import QUESTIONS, save_model
@@ -241,7 +242,7 @@ def _children() -> Iterator[int]:
 
 RACER = """
     import sys
-    from emotest.workshop.crew import Workshop
+    from emotest.workshop.crew import Workshop, told_failure
     from emotest.store import Store
     sys.path.insert(0, {tests!r})
     from tests.test_workshop_crew import adapter
@@ -341,3 +342,16 @@ def test_asking_brings_no_torch() -> None:
     """Importing the workshop, as every session does, brings no torch along."""
     code = "import sys, emotest.workshop.crew; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**60), lambda: bytearray(2**62)])
+def test_too_little_memory_is_told_as_such(base: str, allocate: Callable[[], object]) -> None:
+    """What torch or Python refuses to allocate is no bug to report: fewer processes are the way
+    out. Anything else that is not known stays one."""
+    request = adapter(base, 0)
+    with pytest.raises((RuntimeError, MemoryError)) as refused:
+        allocate()
+    told = told_failure(request, refused.value)
+    assert f"{request.title} had too little memory" in told.cause
+    assert "--emo-workers 1" in told.remedy
+    assert "please report it" in told_failure(request, RuntimeError("odd")).remedy

@@ -9,8 +9,9 @@ plugin builds its options from `OPTIONS`, and so does the table in `docs/pytest.
 from __future__ import annotations
 
 from emotest.settings.asked import SHIPPED_DATA, Settings
+from emotest.settings.machine import available_cores
 from emotest.settings.options import DEFAULT_BASE, MODEL_PRESETS, OPTIONS, ModelPreset, Option
-from emotest.settings.reading import Said, available_cores, resolve
+from emotest.settings.reading import Said, resolve
 
 __all__ = [
     "DEFAULT_BASE",

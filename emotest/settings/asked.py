@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emotest.errors import UsageError
+from emotest.settings.machine import GPU_BYTES_OF_A_WORKER, MOST_WORKERS, usual_workers
 from emotest.settings.options import DEFAULT_BASE
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ Inconclusive = Literal["fail", "skip"]
 
 SHIPPED_DATA = "builtin"
 """Names the opinion set that emotest ships."""
-
-MOST_WORKERS = 4
-"""Processes that work side by side unless somebody asks for more."""
 
 
 @dataclass(frozen=True)
@@ -151,5 +149,8 @@ class Settings:
     def workers_and_why(self) -> str:
         """How many processes work side by side, and the reason."""
         why = self.said.get("workers")
-        reason = f"as {why} asks" if why else f"one per core, at most {MOST_WORKERS}"
+        usual = f"one per core, at most {MOST_WORKERS}"
+        if self.workers < usual_workers(None):
+            usual = f"one for each {GPU_BYTES_OF_A_WORKER // 10**9} GB of the GPU's memory"
+        reason = f"as {why} asks" if why else usual
         return f"{self.workers} ({reason})"

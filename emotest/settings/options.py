@@ -123,7 +123,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("threads", "N", "1", "threads of each process"),
     Option(
-        "workers", "N", "one per core, at most 4", "processes that train and answer side by side"
+        "workers", "N", "one per core, at most 4", "processes that train and answer side by side; "
+        "by default, for models on a GPU, one for each 12 GB of its memory"
     ),
 )  # fmt: skip
 """Every option, in the order of the help page."""

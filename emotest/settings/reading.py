@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emotest.errors import UsageError
-from emotest.settings.asked import MOST_WORKERS, Settings
+from emotest.settings.asked import Settings
+from emotest.settings.machine import gpu_bytes, usual_workers
 from emotest.settings.options import DEFAULT_BASE, MODEL_PRESETS, OPTIONS
 from emotest.study.subjects import Subject
 
@@ -44,23 +44,25 @@ def resolve(
             if value is not None and value != "":
                 said[option.name] = Said(_one(value), where)
                 break
-    return _checked(said, root or Path())
+    return _checked(said, environment, root or Path())
 
 
 def _one(value: str | bool | Sequence[str]) -> str | bool:
     return value if isinstance(value, str | bool) else ",".join(value)
 
 
-def _checked(said: Mapping[str, Said], root: Path) -> Settings:
+def _checked(said: Mapping[str, Said], environment: Mapping[str, str], root: Path) -> Settings:
     values: dict[str, Any] = {
         "store": root / ".emotest/store",
         "report": root / "reports",
-        "workers": max(1, min(MOST_WORKERS, available_cores())),
     }
     values |= _from_preset(said)
     for name, checked in _CHECKS.items():
         if name in said:
             values[_FIELDS.get(name, name.replace("-", "_"))] = checked(said[name])
+    if "workers" not in said:
+        no_gpu = Subject.parse(values["base"]).kind in ("organism", "served")
+        values["workers"] = usual_workers(None if no_gpu else gpu_bytes(environment))
     if "seeds" in said:
         del values["seeds"]
         values |= _seeds(said["seeds"])
@@ -76,13 +78,6 @@ def _checked(said: Mapping[str, Said], root: Path) -> Settings:
         except UsageError as error:
             raise _impossible(said["adapters"], error.cause, error.remedy) from None
     return settings
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _from_preset(said: Mapping[str, Said]) -> dict[str, Any]:

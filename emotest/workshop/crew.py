@@ -240,10 +240,20 @@ def _serve(connection: Connection, subject: str, store_root: Path) -> None:
         except EmotestError as error:
             connection.send(Failure(request.title, error))
         except Exception as error:
-            connection.send(Failure(request.title, _unexpected(request, error)))
+            connection.send(Failure(request.title, told_failure(request, error)))
 
 
-def _unexpected(request: Request, error: Exception) -> ModelError:
+def told_failure(request: Request, error: Exception) -> ModelError:
+    """What a user is told of an error that no room foresaw: too little memory, or a bug."""
+    # Python's own, a GPU's, and that of torch's allocator on CPUs, which has no class.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if named or "DefaultCPUAllocator" in str(error):
+        said = str(error).partition(". ")[0] or type(error).__name__
+        return ModelError(
+            f"{request.title} had too little memory: {said}",
+            remedy="use --emo-workers 1, so that one process has all of it, or a smaller model; "
+            "what was finished is in the store, and the same command goes on from there",
+        )
     where = "".join(traceback.format_exception(error)[-3:]).rstrip()
     return ModelError(
         f"{request.title} failed: {type(error).__name__}: {error}\n{where}",
