@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -387,17 +387,39 @@ def summed_loss(loaded: LoadedModel, batch: Sequence[Example]) -> Tensor:
     for i, row in enumerate(batch):
         ids[i, : len(row.ids)] = torch.tensor(row.ids)
         labels[i, : len(row.ids)] = torch.tensor(row.labels)
-    # Columns that no row is supervised on (the questions) need no logits.
-    supervised = (labels[:, 1:] != _UNSUPERVISED).any(dim=0).nonzero()[:, 0]
-    columns = torch.arange(int(supervised[0]), int(supervised[-1]) + 1)
-    targets = labels[:, columns + 1].reshape(-1).to(loaded.device)
-    logits = loaded.model(
-        input_ids=ids.to(loaded.device),
-        use_cache=False,
-        logits_to_keep=columns.to(loaded.device),
-    ).logits.reshape(len(targets), -1)
-    kept = (targets != _UNSUPERVISED).nonzero()[:, 0]
-    return cross_entropy(logits[kept].float(), targets[kept], reduction="sum")
+    # Columns that no row is supervised on (the questions) need no logits, and of the others only
+    # the places that are.
+    supervised = labels[:, 1:] != _UNSUPERVISED
+    columns = supervised.any(dim=0).nonzero()[:, 0]
+    columns = torch.arange(int(columns[0]), int(columns[-1]) + 1)
+    places = supervised[:, columns]
+    with _only_at(loaded.model, places):
+        logits = loaded.model(
+            input_ids=ids.to(loaded.device),
+            use_cache=False,
+            logits_to_keep=columns.to(loaded.device),
+        ).logits
+    targets = labels[:, columns + 1][places].to(loaded.device)
+    return cross_entropy(logits.flatten(0, -2).float(), targets, reduction="sum")
+
+
+@contextmanager
+def _only_at(model: Any, places: Tensor) -> Iterator[None]:
+    """Logits at the chosen places alone, (1, n_chosen, vocab_size) in order of rows.
+
+    `places` is of truth values, (n_rows, n_columns). What a model does to its logits (caps,
+    scales) it does to these.
+    """
+    rows, columns = places.nonzero(as_tuple=True)
+
+    def chosen(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, columns][None], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def optimizer_of(
