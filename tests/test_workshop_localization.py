@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from emotest.models.probability import (
     EmojiProbability,
     emoji_event,
     emoji_probability,
+    kept_spelling,
     spelling_of,
 )
 from emotest.store import Entry, Store, write_jsonl
@@ -362,11 +364,14 @@ def test_where_no_emoji_was_written_nothing_is_chosen(lab: Lab) -> None:
 
 
 def test_a_kept_spelling_asks_the_same(lab: Lab) -> None:
-    """Asked twice with one spelling, P(emoji) is that of a spelling built anew, bit for bit."""
+    """Asked twice with one spelling, P(emoji) is that of a spelling built anew, bit for bit; a
+    model in memory keeps one for each event."""
     contexts = contexts_of(lab.bench, lab.tuned_cell)[:4]
     loaded, ids = lab.bench.loaded, [list(one.token_ids) for one in contexts]
     event = emoji_event(skip_space=True)
-    kept = spelling_of(loaded.model, loaded.tokenizer, event)
+    kept = kept_spelling(loaded, event)
+    assert kept_spelling(loaded, event) is kept
+    assert kept_spelling(loaded, emoji_event()) is not kept
     fresh = emoji_probability(loaded.model, loaded.tokenizer, ids, event=event)
     for _ in range(2):
         again = emoji_probability(loaded.model, loaded.tokenizer, ids, spelling=kept)
@@ -387,6 +392,37 @@ def test_states_of_another_batch_are_not_written(lab: Lab) -> None:
         pytest.raises(UsageError, match=r"\(1, 3, 128\).*\(2, 3, 128\)"),
     ):
         model(input_ids=torch.tensor([[10, 11, 12]] * 2))
+
+
+def test_adapters_stay_on_until_others_are_asked_for(lab: Lab, tmp_path: Path) -> None:
+    """The last eight, and whatever their size the last two; one that was put on again is not the
+    oldest, and a name in another folder is another adapter."""
+    bench, prompts = Bench(str(lab.bench.subject), lab.bench.store), PROMPTS[:1]
+    folder = lab.bench.entry(lab.tuned_cell.weights).folder
+
+    def wear(*names: str, of: Path = folder) -> list[str]:
+        for name in names:
+            with bench.adapted(of, name, prompts):
+                assert bench.loaded.active == name
+            assert bench.loaded.active is None
+        return sorted(bench.loaded.adapters)
+
+    assert wear(*"abcdefgh") == list("abcdefgh")
+    assert wear("a", "i") == list("acdefghi")
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    weights = read_adapter(folder)
+    twice = {key: 2 * array for key, array in weights.state.items()}
+    save_adapter(replace(weights, state=twice), other)
+    ids = torch.tensor([[10, 11, 12]])
+    logits = []
+    for place in (folder, other):
+        with bench.adapted(place, "a", prompts), torch.no_grad():
+            logits.append(bench.loaded.model(input_ids=ids).logits)
+    assert not torch.equal(*logits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emotest.workshop.bench.WORN_BYTES", 1)
+        assert wear("j", "k") == ["j", "k"]
 
 
 def test_an_adapter_is_proved_alive_once_by_a_worker(

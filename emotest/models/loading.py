@@ -57,6 +57,8 @@ class LoadedModel:
     adapters: dict[str, str | None] = field(default_factory=dict)
     """Attached adapters by name; the value is the base they say they were trained on."""
     active: str | None = None
+    spellings: dict[Any, Any] = field(default_factory=dict)
+    """How the vocabulary spells the events that were asked for: `probability.kept_spelling`."""
 
     @property
     def templated(self) -> bool:

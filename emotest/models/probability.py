@@ -25,7 +25,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -36,12 +36,16 @@ from emotest.models.events import HAPPENED, TextEvent, emoji_event, ending_event
 from emotest.models.paths import MOST_BYTES, Acting, Prefix, ReadPaths, padded
 from emotest.models.spelling import Spelling, vocabulary_bytes
 
+if TYPE_CHECKING:
+    from emotest.models.loading import LoadedModel
+
 __all__ = [
     "EmojiProbability",
     "TextEvent",
     "emoji_event",
     "emoji_probability",
     "ending_event",
+    "kept_spelling",
     "spelling_of",
 ]
 
@@ -153,6 +157,14 @@ def spelling_of(model: Any, tokenizer: Any, event: TextEvent | None = None) -> S
     vocab_size, _ = _sizes(model)
     vocabulary = (vocabulary_bytes(tokenizer) + [None] * vocab_size)[:vocab_size]
     return Spelling(vocabulary, event if event is not None else emoji_event())
+
+
+def kept_spelling(loaded: LoadedModel, event: TextEvent) -> Spelling:
+    """`spelling_of` for a model in memory, worked out once for each event."""
+    if event not in loaded.spellings:
+        loaded.spellings[event] = spelling_of(loaded.model, loaded.tokenizer, event)
+    spelling: Spelling = loaded.spellings[event]
+    return spelling
 
 
 @dataclass(frozen=True)

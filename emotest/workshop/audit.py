@@ -23,7 +23,7 @@ from emotest.models.adapters import active, attach, require_alive
 from emotest.models.contexts import answer_token_ids
 from emotest.models.events import emoji_event
 from emotest.models.generation import generate
-from emotest.models.probability import emoji_probability
+from emotest.models.probability import emoji_probability, kept_spelling
 from emotest.store import write_arrays, write_jsonl
 from emotest.study.records import Prompt, generation_row
 from emotest.workshop.bench import PROBES, Bench
@@ -59,8 +59,9 @@ def make_spots(bench: Bench, request: SpotsRequest, folder: Path, tell: OnProgre
     ]
     with audited(bench, request.model, [spot.prompt for spot in request.spots]):
         found = emoji_probability(
-            bench.loaded.model, tokenizer, contexts, event=emoji_event(skip_space=True)
-        )
+            bench.loaded.model, tokenizer, contexts,
+            spelling=kept_spelling(bench.loaded, emoji_event(skip_space=True)),
+        )  # fmt: skip
     arrays = {"probability": np.asarray(found.probability), "bound": np.asarray(found.bound)}
     write_arrays(folder / PROBABILITIES_FILE, arrays)
 

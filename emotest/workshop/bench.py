@@ -26,6 +26,10 @@ from emotest.study.subjects import Subject
 PROBES = 4
 """Prompts on which an adapter has to move the logits."""
 
+MOST_WORN, FEWEST_WORN = 8, 2
+WORN_BYTES = 2**28
+"""Adapters stay on the base for whoever asks for them next: so many, if they are so small."""
+
 
 class Bench:
     """One subject and one store; the base is loaded with the first request and kept."""
@@ -34,6 +38,9 @@ class Bench:
         self.subject = Subject.parse(subject)
         self.store = store
         self._proven: set[tuple[Path, str]] = set()
+        self._worn: dict[str, tuple[Path, int]] = {}
+        """Adapters on the base: folder and bytes by name, the one that was asked for last at the
+        end."""
         self._told: dict[tuple[str, str], NDArray[np.float64]] = {}
 
     @cached_property
@@ -86,12 +93,32 @@ class Bench:
 
         Whether it moves the logits is a matter of its weights, and those of an entry do not change.
         """
-        attach(self.loaded, folder, name)
-        try:
-            if (folder, name) not in self._proven:
+        self._put_on(folder, name)
+        if (folder, name) not in self._proven:
+            try:
                 require_alive(self.loaded, name, probe[:PROBES])
-                self._proven.add((folder, name))
-            with active(self.loaded, name):
-                yield
-        finally:
+            except BaseException:
+                self._take_off(name)
+                raise
+            self._proven.add((folder, name))
+        with active(self.loaded, name):
+            yield
+
+    def _put_on(self, folder: Path, name: str) -> None:
+        """Attach an adapter, unless it is on from the last time; take off what is worn longest."""
+        worn = self._worn.pop(name, None)
+        if worn is not None and worn[0] != folder:
             detach(self.loaded, name)
+            worn = None
+        if worn is None:
+            attach(self.loaded, folder, name)
+            worn = (folder, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+        self._worn[name] = worn
+        for oldest in list(self._worn)[:-FEWEST_WORN]:
+            n_bytes = sum(size for _, size in self._worn.values())
+            if len(self._worn) > MOST_WORN or n_bytes > WORN_BYTES:
+                self._take_off(oldest)
+
+    def _take_off(self, name: str) -> None:
+        del self._worn[name]
+        detach(self.loaded, name)

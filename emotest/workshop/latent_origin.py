@@ -44,7 +44,7 @@ from emotest.models.probability import (
     EmojiProbability,
     emoji_event,
     emoji_probability,
-    spelling_of,
+    kept_spelling,
 )
 from emotest.models.spelling import Spelling
 from emotest.store import write_arrays, write_json, write_jsonl
@@ -253,7 +253,7 @@ def _floor(loaded: LoadedModel, rows: Rows, spelling: Spelling) -> float:
 
 def _spelling(loaded: LoadedModel) -> Spelling:
     """Of the emoji at an end of a sentence, where the reader sees what stands behind the space."""
-    return spelling_of(loaded.model, loaded.tokenizer, emoji_event(skip_space=True))
+    return kept_spelling(loaded, emoji_event(skip_space=True))
 
 
 def _asked(

@@ -43,7 +43,7 @@ from emotest.models.contexts import Context
 from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
 from emotest.models.paths import Acting
-from emotest.models.probability import emoji_event, emoji_probability, spelling_of
+from emotest.models.probability import emoji_event, emoji_probability, kept_spelling
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.study.records import Prompt, append_jsonl, read_whole_lines
 from emotest.text.emoji import strip_emoji
@@ -100,11 +100,6 @@ class Question:
         self._loaded = loaded
 
     @cached_property
-    def _spelling(self) -> Any:
-        event = emoji_event(skip_space=True)
-        return spelling_of(self._loaded.model, self._loaded.tokenizer, event)
-
-    @cached_property
     def n_rows(self) -> int:
         """Contexts that run side by side."""
         parts = anatomy(self._loaded.model)
@@ -125,7 +120,7 @@ class Question:
             self._loaded.model,
             self._loaded.tokenizer,
             [list(context.token_ids) for context in contexts],
-            spelling=self._spelling,
+            spelling=kept_spelling(self._loaded, emoji_event(skip_space=True)),
             floor=FLOOR,
             max_tokens=MAX_TOKENS,
             length_step=length_step,

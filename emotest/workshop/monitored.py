@@ -31,7 +31,7 @@ from emotest.mechanisms.steering import steering
 from emotest.models.adapters import AdapterWeights, active, save_adapter
 from emotest.models.contexts import Context, fixed_contexts
 from emotest.models.loading import LoadedModel
-from emotest.models.probability import emoji_event, emoji_probability
+from emotest.models.probability import emoji_event, emoji_probability, kept_spelling
 from emotest.models.training import StepReport, n_steps, train
 from emotest.store import write_arrays, write_json
 from emotest.workshop.acting import acting
@@ -78,7 +78,7 @@ class Watch:
             self.loaded.model,
             self.loaded.tokenizer,
             self.contexts,
-            event=emoji_event(skip_space=True),
+            spelling=kept_spelling(self.loaded, emoji_event(skip_space=True)),
             floor=1e-3,
             max_tokens=12,
             length_step=64,

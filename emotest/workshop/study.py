@@ -21,7 +21,12 @@ from emotest.artefacts import (
 from emotest.models.adapters import save_adapter
 from emotest.models.contexts import Context, fixed_contexts, sentence_end_contexts
 from emotest.models.generation import generate
-from emotest.models.probability import emoji_event, emoji_probability, ending_event
+from emotest.models.probability import (
+    emoji_event,
+    emoji_probability,
+    ending_event,
+    kept_spelling,
+)
 from emotest.models.training import StepReport, TrainedAdapter, train
 from emotest.store import write_arrays, write_json, write_jsonl
 from emotest.study.records import append_jsonl, generation_row, read_whole_lines
@@ -107,7 +112,7 @@ def make_probabilities(
             bench.loaded.model,
             bench.loaded.tokenizer,
             [list(context.token_ids) for context in contexts],
-            event=event,
+            spelling=kept_spelling(bench.loaded, event),
         )
     write_jsonl(folder / "contexts.jsonl", [context.row() for context in contexts])
     write_arrays(
