@@ -66,6 +66,15 @@ class Exchange:
 Script = Callable[[Exchange], None]
 
 
+class _Server(ThreadingHTTPServer):
+    """One that a client may knock at with all its connections at once."""
+
+    daemon_threads = True
+    block_on_close = False
+    # Of more connections than wait here the kernel drops some, and a client tries again after 1 s.
+    request_queue_size = 128
+
+
 @dataclass
 class Served:
     """A running server: its address, and the requests so far."""
@@ -103,9 +112,7 @@ def serving(script: Script) -> Iterator[Served]:
             pass
 
     lock = threading.Lock()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), Handler)
     served = Served(f"http://127.0.0.1:{server.server_address[1]}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -135,6 +142,11 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THRE
 """No server of a test may look outside this machine."""
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a program that runs none of emotest: measuring it takes time of it."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 class Program:
     """A server of somebody else's in a process group of its own, with its output in a file."""
 
@@ -149,7 +161,7 @@ class Program:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=os.environ | OFFLINE,
+                env=unmeasured() | OFFLINE,
                 start_new_session=True,
             )
 
