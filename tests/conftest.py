@@ -26,6 +26,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # benchmarks/gpu_check.py and gpu_mechanisms.py.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+LONGEST = (
+    "test_cli_audit", "test_workshop_crew", "test_audit_kills", "test_bad_input", "test_docs_site",
+    "test_models_probability", "test_report_audit", "test_audit_fuzz", "test_workshop_directions",
+    "test_gate", "test_models_spelling", "test_models_adapters_of_others",
+    "test_report_audit_browser", "test_organism_weights",
+)  # fmt: skip
+"""The files that take longest, which are begun first, so that no process ends with one alone."""
+
 PROCESSES = 2
 """As many as the smallest machine that runs these tests has cores."""
 
@@ -47,6 +55,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     some = option.keyword or option.markexpr or option.collectonly or option.usepdb
     if whole and not some and getattr(option, "numprocesses", 0) is None:
         option.numprocesses, option.dist = PROCESSES, "loadfile"
+        # In the order that the tests are sorted into below, not the file of most tests first.
+        option.loadscopereorder = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,8 +92,14 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, bool, bool]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that read the background runs come last, so that the runs have time."""
-    items.sort(key=_reads_runs)
+    """The longest files come first, and the tests that read the background runs last, so that
+    the runs have time."""
+    items.sort(key=lambda item: (_reads_runs(item), _place(item)))
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.stem
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def _reads_runs(item: pytest.Item) -> bool:

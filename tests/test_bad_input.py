@@ -185,6 +185,8 @@ def test_an_interrupted_run_keeps_what_is_whole_and_goes_on(tmp_path: Path) -> N
     process = subprocess.Popen(
         _suites(tmp_path, *options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
+        # Whoever started these tests in the background of a shell may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not list((tmp_path / "store").glob("entries/*/*")):
         assert process.poll() is None, process.communicate()[0]

@@ -70,10 +70,29 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("store"))
 
 
+Kept = dict[Path, Ended]
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    """The reports of an audit that has ended, once there is one, and how it ended."""
+    return {}
+
+
 @pytest.fixture
-def audited(emotest: Emotest, store: str) -> Ended:
-    """An audit with a report in ./reports."""
-    return emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--inside")
+def audited(
+    emotest: Emotest, store: str, kept: Kept, tmp_path_factory: pytest.TempPathFactory
+) -> Ended:
+    """An audit with a report in ./reports, carried out for the first test that wants one; each
+    of the others has a copy of its own."""
+    for reports, ended in kept.items():
+        shutil.copytree(reports, "reports", symlinks=True)
+        return ended
+    ended = emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--inside")
+    reports = tmp_path_factory.mktemp("kept") / "reports"
+    shutil.copytree("reports", reports, symlinks=True)
+    kept[reports] = ended
+    return ended
 
 
 def test_a_drift_is_said_shown_and_kept(audited: Ended, emotest: Emotest, store: str) -> None:

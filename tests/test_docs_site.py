@@ -32,6 +32,7 @@ from tests.docs_pages import (
     messages,
     python_blocks,
 )
+from tests.endpoint_servers import unmeasured
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-b", "html",
          "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=unmeasured(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert build.returncode == 0, build.stderr
     return folder / "html"

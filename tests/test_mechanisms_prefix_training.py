@@ -28,7 +28,8 @@ from emotest.models.chat import encode, render_prompt
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
 from emotest.models.probability import emoji_probability, ending_event
-from emotest.models.training import StepReport, encode_rows, train
+from emotest.models.supervision import encode_rows
+from emotest.models.training import StepReport, train
 from emotest.study.personality import Ending, Trait, trait_condition
 from emotest.study.recipes import AdapterRecipe, recipe
 from emotest.study.records import Decoding, Prompt, TuningRow

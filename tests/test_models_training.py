@@ -1,4 +1,4 @@
-"""`emotest.models.training`: what is learned from a row, and that nothing else is."""
+"""Training, and what is learned from a row: its answer, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from emotest.errors import AdapterError, TrainingError
 from emotest.models.adapters import active, attach, detach
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel, load
+from emotest.models.supervision import Example, encode_rows
 from emotest.models.training import (
-    Example,
     StepReport,
     TrainedAdapter,
-    encode_rows,
     learning_rate,
     n_steps,
     row_order,

@@ -31,11 +31,10 @@ from emotest.mechanisms.prefix import (
 )
 from emotest.models.adapters import active, detach, install, switch
 from emotest.models.loading import LoadedModel
+from emotest.models.supervision import Example, encode_rows, summed_loss
 from emotest.models.training import (
-    Example,
     StepReport,
     TrainedAdapter,
-    encode_rows,
     learning_rate,
     lora_config,
     lora_state,
@@ -43,7 +42,6 @@ from emotest.models.training import (
     optimizer_of,
     require_fit,
     row_order,
-    summed_loss,
 )
 from emotest.study.recipes import AdapterRecipe
 from emotest.study.records import TuningRow

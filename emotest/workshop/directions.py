@@ -46,7 +46,7 @@ from emotest.mechanisms.steering import random_like, steering
 from emotest.models.adapters import active
 from emotest.models.generation import generate
 from emotest.models.loading import LoadedModel
-from emotest.models.training import encode_rows, summed_loss
+from emotest.models.supervision import encode_rows, summed_loss
 from emotest.store import write_arrays, write_json
 from emotest.study.personality import Ending, Pole, Trait
 from emotest.study.records import Generation, Prompt, TuningRow
