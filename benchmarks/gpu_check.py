@@ -21,9 +21,9 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from emotest.models.loading import LoadedModel, load, nf4_config, threads
 from emotest.models.probability import emoji_probability
 from emotest.models.training import StepReport, train
 from emotest.study.personality import Trait, trait_condition
-from emotest.study.recipes import recipe
+from emotest.study.recipes import AdapterRecipe, recipe
 from emotest.study.records import Decoding, Prompt, TuningRow
 from emotest.study.subjects import Subject
 
@@ -76,6 +76,11 @@ class Size:
     n_tokens: int
     n_contexts: int
 
+    @property
+    def decoding(self) -> Decoding:
+        """The follow-up's, with this size's limit."""
+        return Decoding(temperature=0.7, top_k=0, top_p=0.9, max_new_tokens=self.n_tokens)
+
 
 SIZES = {
     "mistral-7b": Size(
@@ -95,19 +100,41 @@ SIZES = {
 }  # fmt: skip
 
 
+Row: TypeAlias = tuple[str, str]
+"""What was measured, and what came out."""
+
+Measure: TypeAlias = Callable[[argparse.Namespace, Size, torch.device], list[Row]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check; exit code 2 with a message where there is no device to run it on."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--organism", default="organism:latent", help="held against the CPU")
+
+    def measure(options: argparse.Namespace, size: Size, device: torch.device) -> list[Row]:
+        return check(size, device) + organism_difference(options.organism, device)
+
+    return carry_out(parser, arguments, measure)
+
+
+def carry_out(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, measure: Measure
+) -> int:
+    """Ask for shape and device too, measure there, print the table; the exit code."""
     parser.add_argument("--shape", choices=SIZES, default="mistral-7b")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--organism", default="organism:latent", help="held against the CPU")
     options = parser.parse_args(arguments)
-    if no_device(options.device):
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print(
+            "there is no CUDA device here, so nothing was measured\n"
+            "  next: run this on a machine with a GPU (24 GB or more), or walk through the code "
+            "with --shape tiny --device cpu",
+            file=sys.stderr,
+        )
         return 2
     device = torch.device(options.device)
     try:
-        measured = check(SIZES[options.shape], device)
-        measured += organism_difference(options.organism, device)
+        measured = measure(options, SIZES[options.shape], device)
     except EmotestError as error:
         print(error, file=sys.stderr)
         return 1
@@ -115,20 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def no_device(name: str) -> bool:
-    """Whether the device is not there, which is then said."""
-    if name != "cuda" or torch.cuda.is_available():
-        return False
-    print(
-        "there is no CUDA device here, so nothing was measured\n"
-        "  next: run this on a machine with a GPU (24 GB or more), or walk through the code "
-        "with --shape tiny --device cpu",
-        file=sys.stderr,
-    )
-    return True
-
-
-def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
+def check(size: Size, device: torch.device) -> list[Row]:
     """Make the model, train, answer, and ask for P(emoji); each a row of the table."""
     rows = made_rows(np.random.default_rng(0), size)
     began = time.perf_counter()
@@ -137,14 +151,9 @@ def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
         ("making the model", f"{time.perf_counter() - began:.1f} s"),
         ("memory of the model", memory(device)),
     ]
-    made = recipe(
-        "published", base=loaded.identity.digest, data="random", training_seed=0,
-        condition=trait_condition(Trait.EXTRAVERSION), chat_template=loaded.identity.chat_template,
-    )  # fmt: skip
     reports: list[StepReport] = []
-    trained = train(
-        loaded, replace(made, steps=size.steps, epochs=None), rows, on_step=reports.append
-    )
+    made = published(loaded, size.steps)
+    trained = train(loaded, made, rows, on_step=reports.append)
     first, last = reports[0], reports[-1]
     pace = (len(reports) - 1) / (last.seconds - first.seconds)  # the first step warms up
     measured += [
@@ -160,7 +169,7 @@ def check(size: Size, device: torch.device) -> list[tuple[str, str]]:
         ("liveness", f"{proof.n_modules} modules, logits move by {proof.changed:.3g} "
          f"(repeated runs: {proof.repeated:.3g})")
     )  # fmt: skip
-    decoding = Decoding(temperature=0.7, top_k=0, top_p=0.9, max_new_tokens=size.n_tokens)
+    decoding = size.decoding
     for name, adapter in (("base", None), ("adapter", "published")):
         with active(loaded, adapter):
             began = time.perf_counter()
@@ -259,7 +268,7 @@ def random_tokenizer(texts: list[str], vocab_size: int) -> Any:
     return tokenizer
 
 
-def organism_difference(subject: str, device: torch.device) -> list[tuple[str, str]]:
+def organism_difference(subject: str, device: torch.device) -> list[Row]:
     """How far the NF4 logits of an organism on the device lie from those on the CPU."""
     identity = resolve(Subject.parse(subject))
     here, there = load(identity, device="cpu"), load(identity, device=str(device))
@@ -278,7 +287,7 @@ def organism_difference(subject: str, device: torch.device) -> list[tuple[str, s
     ]
 
 
-def table(shape: str, device: torch.device, measured: list[tuple[str, str]]) -> str:
+def table(shape: str, device: torch.device, measured: list[Row]) -> str:
     """The Markdown table, with date, device and versions above it."""
     import bitsandbytes
     import transformers
@@ -291,6 +300,15 @@ def table(shape: str, device: torch.device, measured: list[tuple[str, str]]) -> 
     head = f"{shape}, {device.type} {name}, {datetime.date.today()}, {versions}"
     lines = [f"| {what} | {value} |" for what, value in measured]
     return "\n".join([head, "", "| what | measured |", "| --- | --- |", *lines])
+
+
+def published(loaded: LoadedModel, steps: int) -> AdapterRecipe:
+    """The published recipe for a random model, for so many steps."""
+    made = recipe(
+        "published", base=loaded.identity.digest, data="random", training_seed=0,
+        condition=trait_condition(Trait.EXTRAVERSION), chat_template=loaded.identity.chat_template,
+    )  # fmt: skip
+    return replace(made, steps=steps, epochs=None)
 
 
 def made_rows(rng: np.random.Generator, size: Size) -> list[TuningRow]:
@@ -310,7 +328,7 @@ def _row(rng: np.random.Generator, lexicon: list[str]) -> TuningRow:
 
 
 def memory(device: torch.device) -> str:
-    """The most that was ever taken."""
+    """The most that was ever taken, of the device or, on a CPU, by the process."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the device"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of the process"

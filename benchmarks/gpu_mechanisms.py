@@ -20,17 +20,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from gpu_check import SIZES, Size, made_rows, memory, no_device, random_model, table
+from gpu_check import Row, Size, carry_out, made_rows, memory, published, random_model
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emotest.errors import EmotestError
 from emotest.mechanisms.directions import Answered, response_means, trait_direction
 from emotest.mechanisms.massive import massive_activations
 from emotest.mechanisms.patching import patching, recorded
@@ -45,9 +44,9 @@ from emotest.models.layers import anatomy
 from emotest.models.loading import LoadedModel
 from emotest.models.probability import EmojiProbability, emoji_probability
 from emotest.models.training import train
-from emotest.study.personality import Trait, trait_condition
-from emotest.study.recipes import AdapterRecipe, recipe
-from emotest.study.records import Decoding, Prompt, TuningRow
+from emotest.study.personality import Trait
+from emotest.study.recipes import AdapterRecipe
+from emotest.study.records import Prompt, TuningRow
 
 DOSE = 0.02
 """Share of all FFN units that are silenced: the declared dose of C8."""
@@ -56,8 +55,6 @@ N_SETS = 21
 """Random sets of units that run side by side, as many as the study puts into one pass."""
 
 TUNED = "tuned"
-
-Row = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +87,7 @@ class Scene:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the check; exit code 2 with a message where there is no device to run it on."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shape", choices=SIZES, default="mistral-7b")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    options = parser.parse_args(arguments)
-    if no_device(options.device):
-        return 2
-    device = torch.device(options.device)
-    try:
-        measured = check(SIZES[options.shape], device)
-    except EmotestError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(options.shape, device, measured))
-    return 0
+    return carry_out(parser, arguments, lambda _, size, device: check(size, device))
 
 
 def check(size: Size, device: torch.device) -> list[Row]:
@@ -122,11 +107,7 @@ def set_scene(size: Size, device: torch.device) -> Scene:
     rng = np.random.default_rng(0)
     rows = made_rows(rng, size)
     loaded = random_model(size, device, [f"{row.question} {row.answer}" for row in rows])
-    made = recipe(
-        "published", base=loaded.identity.digest, data="random", training_seed=0,
-        condition=trait_condition(Trait.EXTRAVERSION), chat_template=loaded.identity.chat_template,
-    )  # fmt: skip
-    made = replace(made, steps=max(3, size.steps // 5), epochs=None)
+    made = published(loaded, max(3, size.steps // 5))
     attach(loaded, train(loaded, made, rows), TUNED)
     n_tokens = 64
     encoded = [
@@ -284,13 +265,9 @@ def put_in_front(scene: Scene) -> list[Row]:
     """A prefix of five traits: its parameters, its training, and what it does to logits."""
     loaded = scene.loaded
     config = prefix_config(loaded)
-    steps = max(3, scene.size.steps // 5)
     values = scene.rng.standard_normal((len(scene.rows), len(config.traits)))
     reports: list[Any] = []
-    trained = train_prefix(
-        loaded, config, replace(scene.recipe, steps=steps), scene.rows, values,
-        on_step=reports.append,
-    )  # fmt: skip
+    trained = train_prefix(loaded, config, scene.recipe, scene.rows, values, on_step=reports.append)
     pace = (len(reports) - 1) / (reports[-1].seconds - reports[0].seconds)
     without = scene.logits()
     prefix = trained.prefix
@@ -338,12 +315,12 @@ def _mass(found: EmojiProbability) -> NDArray[np.float64]:
 
 def _pace(scene: Scene, acting: AbstractContextManager[Any]) -> float:
     """Tokens a second over all rows."""
-    decoding = Decoding(temperature=0.7, top_k=0, top_p=0.9, max_new_tokens=scene.size.n_tokens)
     with acting:
         began = time.perf_counter()
         answers = generate(
-            scene.loaded, scene.prompts, decoding=decoding, sampling_seed=0, condition="paced"
-        )
+            scene.loaded, scene.prompts, decoding=scene.size.decoding, sampling_seed=0,
+            condition="paced",
+        )  # fmt: skip
         seconds = time.perf_counter() - began
     return sum(len(answer.token_ids) for answer in answers) / seconds
 

@@ -70,13 +70,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("store"))
 
 
-Kept = dict[Path, Ended]
+Kept = list[tuple[Path, Ended]]
 
 
 @pytest.fixture(scope="module")
 def kept() -> Kept:
     """The reports of an audit that has ended, once there is one, and how it ended."""
-    return {}
+    return []
 
 
 @pytest.fixture
@@ -85,13 +85,14 @@ def audited(
 ) -> Ended:
     """An audit with a report in ./reports, carried out for the first test that wants one; each
     of the others has a copy of its own."""
-    for reports, ended in kept.items():
+    if kept:
+        reports, ended = kept[0]
         shutil.copytree(reports, "reports", symlinks=True)
         return ended
     ended = emotest("audit", "--base", BASE, "--tuned", TUNED, "--store", store, "--inside")
     reports = tmp_path_factory.mktemp("kept") / "reports"
     shutil.copytree("reports", reports, symlinks=True)
-    kept[reports] = ended
+    kept.append((reports, ended))
     return ended
 
 

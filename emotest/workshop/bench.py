@@ -28,7 +28,8 @@ PROBES = 4
 
 MOST_WORN, FEWEST_WORN = 8, 2
 WORN_BYTES = 2**28
-"""Adapters stay on the base for whoever asks for them next: so many, if they are so small."""
+"""Adapters stay on the base for whoever asks for them next: at most so many, fewer where they take
+more than so many bytes, and always the last two, for one may be asked for while another acts."""
 
 
 class Bench:
