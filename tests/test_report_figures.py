@@ -258,3 +258,14 @@ def test_only_a_figure_loads_matplotlib() -> None:
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_doses_that_lie_close_are_not_written_over_one_another() -> None:
+    """Of 0, 1/16, 1/8, 1/4, 1/2 and 1 the second has a tick, and no room for its name."""
+    doses = [0, 0.0625, 0.125, 0.25, 0.5, 1]
+    named = set(texts(dose_curve({"a": (doses, doses)}, x="x", y="y", title="t")))
+    assert {"0.125", "0.25", "0.5", "1"} <= named
+    assert "0.0625" not in named
+    even = [0.05, 0.2, 1, 2, 10]
+    log = texts(dose_curve({"a": (even, even)}, x="x", y="y", title="t", log_x=True))
+    assert {"0.05", "0.2", "1", "2", "10"} <= set(log)

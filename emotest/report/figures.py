@@ -39,6 +39,9 @@ HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++", "oo")
 MOST_WRITTEN = 100
 """A heat map of so many cells or fewer has its numbers written in."""
 MOST_BARS_WRITTEN = 16
+ROOM_OF_A_LABEL = 0.08
+"""Share of the axis that a dose such as 0.0625 takes."""
+
 MOST_TICKS = 9
 """So few doses are written at the axis one by one."""
 LEGEND_WIDTH = 90
@@ -103,7 +106,10 @@ def dose_curve(
         axes.xaxis.set_major_formatter(lambda dose, _: f"{dose:g}")
         axes.xaxis.set_minor_formatter(lambda dose, _: "")
         if len(at := np.unique(doses)) <= MOST_TICKS:
-            axes.set_xticks(at)
+            named = _with_room(np.log(at) if log_x else at)
+            axes.set_xticks(
+                at, [f"{dose:g}" if name else "" for dose, name in zip(at, named, strict=True)]
+            )
         axes.grid(alpha=0.3)
 
     return _svg(draw, x=x, y=y, title=title)
@@ -319,6 +325,15 @@ def _add_legend(figure: Figure, axes: Axes) -> None:
         # Below the plot, where it hides no data.
         ncols = max(1, min(3, LEGEND_WIDTH // (max(map(len, names)) + 6)))
         figure.legend(handles, names, loc="outside lower center", ncols=ncols, fontsize=8)
+
+
+def _with_room(places: Array) -> list[bool]:
+    """Which of ascending places have room for a label beside that of the last one that has."""
+    span, last, room = np.ptp(places), -np.inf, []
+    for place in places:
+        room.append(bool(place - last >= ROOM_OF_A_LABEL * span))
+        last = place if room[-1] else last
+    return room
 
 
 def _name_ticks(set_ticks: Callable[..., Any], places: Array | Any, names: Sequence[str]) -> None:
